@@ -1,0 +1,1 @@
+"""What every run needs and no algorithm sees: device, precision, processes, seeds, optimisers, averages, checkpoints."""

@@ -1,0 +1,70 @@
+"""Randomness as a function of names and numbers, and each process's share of what all of them draw alike."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import overload
+
+import torch
+from jaxtyping import Shaped
+from torch import Tensor
+
+from repae.config import UserError
+
+
+def seed_of(*key: int | str) -> int:
+    """A 64-bit number from a key such as ``(seed, "step", 17)``, the same on every machine (BLAKE2b)."""
+    assert key and all(isinstance(part, int | str) for part in key), f"a key is made of numbers and words: {key!r}"
+    return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "big")
+
+
+def generator(device: torch.device, *key: int | str) -> torch.Generator:
+    """A generator on ``device`` that depends on the key only: equal on every process and after every resume.
+
+    Different keys give unrelated streams; a CPU generator uses 32 bits of the 64, others all of them. The numbers
+    drawn differ between kinds of device.
+    """
+    return torch.Generator(device).manual_seed(seed_of(*key))
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which samples of the global batch one process treats in one micro-batch.
+
+    Sample j of a global batch of B belongs to micro-batch j // (B / micros), and inside it to the processes by
+    contiguous blocks. One process, several processes and any number of micro-batches therefore see the same global
+    batches, and what all of them draw for the global batch goes to the same samples.
+    """
+
+    micro: int
+    micros: int
+    rank: int
+    size: int
+
+    def __post_init__(self) -> None:
+        assert 0 <= self.micro < self.micros and 0 <= self.rank < self.size, f"no such share: {self}"
+
+    @overload
+    def of(self, batch: int) -> slice: ...
+
+    @overload
+    def of(self, batch: Shaped[Tensor, "b ..."]) -> Shaped[Tensor, "share ..."]: ...
+
+    def of(self, batch: int | Shaped[Tensor, "b ..."]) -> slice | Shaped[Tensor, "share ..."]:
+        """This share of a global batch: of a tensor its rows, of a number of samples the slice of their positions.
+
+        Raises:
+            UserError: the batch cannot be divided evenly.
+        """
+        total = batch if isinstance(batch, int) else len(batch)
+        parts = self.micros * self.size
+        if total % parts:
+            raise UserError(
+                f"a batch of {total} cannot be divided into {self.micros} micro-batches on {self.size} processes; "
+                f"use a multiple of {parts}"
+            )
+        length = total // parts
+        first = (self.micro * self.size + self.rank) * length
+        place = slice(first, first + length)
+        return place if isinstance(batch, int) else batch[place]
