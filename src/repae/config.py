@@ -57,7 +57,7 @@ class Config(pydantic.BaseModel, metaclass=_ConfigMeta):
     def replace(self, **changes: Any) -> Self:
         """A validated copy with some fields changed; `self` stays as it is.
 
-        Names may be dotted, with list positions as numbers: `recipe.replace(**{"train.steps": 20, "teachers.0.name": n})`.
+        Names may be dotted, with list positions as numbers: `cfg.replace(**{"train.steps": 20, "teachers.0.kind": k})`.
         Where a change gives another `kind`, the fields of the former kind are dropped.
 
         Raises:
@@ -134,7 +134,7 @@ def write_atomic(path: str | Path, data: str | bytes) -> None:
             file.write(data.encode() if isinstance(data, str) else data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -162,8 +162,8 @@ class _Dumper(yaml.SafeDumper):
     pass
 
 
-# PyYAML's own rule wants a dot and a signed exponent in a float: `1e-6` would be a text. The dumper needs the same rule,
-# else it would write the text "1e-6" without quotes.
+# PyYAML's own rule wants a dot and a signed exponent in a float: `1e-6` would be a text. The dumper needs the same
+# rule, else it would write the text "1e-6" without quotes.
 for _yaml in (_Loader, _Dumper):
     _yaml.add_implicit_resolver(
         "tag:yaml.org,2002:float",
@@ -198,7 +198,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def _put(tree: Any, path: Sequence[str], value: Any) -> None:
-    """Set the value at a path of a nested tree of dicts and lists; unknown names are left for the validation to name."""
+    """Set the value at a path of nested dicts and lists; names that do not exist are left for the validation."""
     for depth, key in enumerate(path[:-1]):
         tree = _enter(tree, key, ".".join(path[: depth + 1]), value if path[depth + 1 :] == ["kind"] else None)
     if isinstance(tree, list):
