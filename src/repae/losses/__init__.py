@@ -1,0 +1,1 @@
+"""Losses: functions of tensors, each returning one float32 scalar."""

@@ -1,0 +1,107 @@
+"""The objectives of the autoencoder and of its discriminator: L_REG of REPA-E (arXiv 2504.10483, Sec. 3.2)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from repae.config import Config
+from repae.losses.adversarial import LeCam, generator_loss, hinge_loss
+from repae.losses.perceptual import Features, feature_distance
+from repae.losses.reconstruction import kl_divergence, reconstruction_loss
+from repae.losses.terms import Terms
+
+Discriminate = Callable[[Tensor], Tensor]
+"""Images ``[B, C, H, W]`` in [-1, 1] to patch logits ``[B, 1, H', W']``."""
+
+
+class AutoencoderLossConfig(Config):
+    """Weights of reconstruction + perceptual + KL + GAN. The defaults are the published L1 + LPIPS + KL + GAN run's."""
+
+    reconstruction_loss: Literal["l1", "l2"] = "l1"
+    reconstruction_weight: float = Field(1.0, ge=0)
+    perceptual_weight: float = Field(1.0, ge=0)
+    kl_weight: float = Field(1e-6, ge=0)
+    logvar_init: float = 0.0
+    discriminator_start: int = Field(0, ge=0)
+    discriminator_factor: float = Field(1.0, ge=0)
+    discriminator_weight: float = Field(0.1, ge=0)
+    lecam_regularization_weight: float = Field(0.0, ge=0)
+    lecam_ema_decay: float = Field(0.999, ge=0, le=1)
+
+
+class AutoencoderLoss(nn.Module):
+    """Reconstruction + perceptual + KL + hinge GAN with a fixed weight, and the discriminator's side of it.
+
+    Holds no trained parameter: only LeCam's moving means, when its weight is not zero. The discriminator is passed
+    in as a function, by whoever decides which of its parameters learn.
+    """
+
+    def __init__(self, config: AutoencoderLossConfig, features: Features | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self._features = features
+        self.lecam = LeCam(config.lecam_ema_decay) if config.lecam_regularization_weight > 0 else None
+
+    def gan_factor(self, step: int) -> float:
+        """``discriminator_factor`` from ``discriminator_start`` on (steps count from 0), zero before."""
+        return self.config.discriminator_factor if step >= self.config.discriminator_start else 0.0
+
+    def generator(
+        self,
+        images: Float[Tensor, "b c h w"],
+        reconstruction: Float[Tensor, "b c h w"],
+        mean: Float[Tensor, "b k m n"],
+        logvar: Float[Tensor, "b k m n"],
+        judge: Discriminate | None,
+        step: int,
+    ) -> Terms:
+        """What the autoencoder minimises, alignment apart; images in [-1, 1].
+
+        reconstruction / exp(logvar_init) + perceptual + KL (sum over the latent, mean over the batch) + GAN. The
+        adversarial term is evaluated only where it counts: ``judge`` given, factor and weight above zero.
+        """
+        c, terms = self.config, Terms()
+        pixel = reconstruction_loss(reconstruction, images, c.reconstruction_loss)
+        terms.add("reconstruction_loss", c.reconstruction_weight * pixel / math.exp(c.logvar_init))
+        perceptual = pixel.new_zeros(())
+        if self._features is not None and c.perceptual_weight > 0:
+            perceptual = c.perceptual_weight * feature_distance(self._features, reconstruction, images)
+        terms.add("perceptual_loss", perceptual)
+        terms.add("kl_loss", c.kl_weight * kl_divergence(mean, logvar).mean())
+        factor, gan = self.gan_factor(step), pixel.new_zeros(())
+        if judge is not None and factor > 0 and c.discriminator_weight > 0:
+            gan = generator_loss(judge(reconstruction))
+        terms.add("weighted_gan_loss", c.discriminator_weight * factor * gan)
+        terms.add("gan_loss", gan, weight=0.0)
+        return terms
+
+    def discriminator(
+        self,
+        images: Float[Tensor, "b c h w"],
+        reconstruction: Float[Tensor, "b c h w"],
+        discriminate: Discriminate,
+        step: int,
+    ) -> Terms:
+        """What the discriminator minimises: factor * hinge + LeCam, on real and reconstructed images in two passes.
+
+        LeCam acts before ``discriminator_start`` too, as in the reference.
+        """
+        logits_real = discriminate(images.detach())
+        logits_fake = discriminate(reconstruction.detach())
+        hinge = self.gan_factor(step) * hinge_loss(logits_real, logits_fake)
+        lecam = hinge.new_zeros(())
+        if self.lecam is not None:
+            lecam = self.config.lecam_regularization_weight * self.lecam(logits_real, logits_fake)
+            self.lecam.update(logits_real, logits_fake)
+        terms = Terms()
+        terms.add("hinge_loss", hinge)
+        terms.add("lecam_loss", lecam)
+        terms.add("logits_real", logits_real.float().mean(), weight=0.0)
+        terms.add("logits_fake", logits_fake.float().mean(), weight=0.0)
+        return terms
