@@ -1,0 +1,1 @@
+"""Whole runs: the named recipes, and what carries one out."""

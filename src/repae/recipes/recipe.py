@@ -1,0 +1,141 @@
+"""A recipe: one whole run as data, from the images to the report."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from repae.config import Config
+from repae.data import DataConfig, DigitsConfig
+from repae.evaluate.digits import EvaluationConfig
+from repae.flow.guidance import Guidance
+from repae.flow.samplers import AnySampler, Euler
+from repae.models.teachers.embedded import EmbeddedTeacherConfig
+from repae.models.teachers.timm import TimmTeacherConfig
+from repae.runtime.optimise import AdamWConfig, OneCycle
+from repae.train.setup import TrainSetup
+from repae.train.state import BundleName
+
+
+class EmbeddedTeacher(Config):
+    """A small teacher trained, without labels, on the run's own images before the run; made once and kept."""
+
+    kind: Literal["embedded"] = "embedded"
+    architecture: EmbeddedTeacherConfig = EmbeddedTeacherConfig()
+    steps: int = Field(200, ge=1)
+    batch_size: int = Field(128, ge=2)
+    optimiser: AdamWConfig = AdamWConfig(lr=2e-3, weight_decay=0.05, schedule=OneCycle())
+    seed: int = 0
+    folder: str | None = Field(None, description="a saved teacher to use instead of training one")
+
+
+class TimmTeacher(TimmTeacherConfig):
+    """A vision transformer of timm, by hub name or with a local weights file."""
+
+    kind: Literal["timm"] = "timm"
+
+
+Teacher = Annotated[EmbeddedTeacher | TimmTeacher, Field(discriminator="kind")]
+
+
+class FromScratch(Config):
+    """The autoencoder starts from random weights."""
+
+    kind: Literal["scratch"] = "scratch"
+
+
+class FromWeights(Config):
+    """The autoencoder's weights from a file or folder: a diffusers folder, safetensors, or the reference's ``.pt``."""
+
+    kind: Literal["weights"] = "weights"
+    path: str = Field(min_length=1)
+
+
+class FromWarmup(Config):
+    """The autoencoder is first trained alone on the run's images (same losses, no GAN); made once and kept."""
+
+    kind: Literal["warmup"] = "warmup"
+    steps: int = Field(200, ge=1)
+    batch_size: int = Field(64, ge=1)
+    optimiser: AdamWConfig = AdamWConfig(lr=2e-3, schedule=OneCycle())
+
+
+Start = Annotated[FromScratch | FromWeights | FromWarmup, Field(discriminator="kind")]
+
+
+class NoPerceptual(Config):
+    """No perceptual term; ``losses.perceptual_weight`` must be 0."""
+
+    kind: Literal["none"] = "none"
+
+
+class TeacherPerceptual(Config):
+    """Squared distance in the channel-normalised features of the first teacher, which needs no further weights."""
+
+    kind: Literal["teacher"] = "teacher"
+
+
+class LpipsPerceptual(Config):
+    """LPIPS in VGG16 features (arXiv 1801.03924); both weight files are local: torchvision's VGG16 and LPIPS's own."""
+
+    kind: Literal["lpips"] = "lpips"
+    vgg: str | None = None
+    linear: str | None = None
+
+
+Perceptual = Annotated[NoPerceptual | TeacherPerceptual | LpipsPerceptual, Field(discriminator="kind")]
+
+
+class RuntimeConfig(Config):
+    """Where and in what precision a run computes. ``threads`` and ``workers`` change no result."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
+    compile: bool = False
+    tf32: bool = True
+    threads: int | None = Field(None, ge=1)
+    workers: int = Field(0, ge=0)
+
+
+class PreviewConfig(Config):
+    """The grid drawn during training and at its end, always from the same noise and labels."""
+
+    every: int = Field(500, ge=1)
+    per_class: int = Field(10, ge=1)
+    classes: int = Field(10, ge=1)
+    sampler: AnySampler = Euler(steps=50)
+    guidance: Guidance = Guidance(scale=2.0, high=0.85)
+
+
+class TrackConfig(Config):
+    """Where metrics go besides ``metrics.jsonl``."""
+
+    tensorboard: bool = True
+    wandb: bool = False
+    wandb_project: str = "repae"
+    progress: bool = True
+
+
+class Recipe(TrainSetup):
+    """Everything that determines a run.
+
+    ``about`` says what the recipe is for, ``target`` what its origin published, in words. ``num_classes`` is read
+    from the data unless given, and must agree with it. ``bundle`` names the weights that are sampled, evaluated and
+    exported. ``class_mean_targets`` replaces the teacher's tokens by their means over (class, position): a control.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    about: str = ""
+    target: str = ""
+    data: DataConfig = DigitsConfig()
+    num_classes: int | None = Field(None, ge=1)
+    teachers: tuple[Teacher, ...] = ()
+    class_mean_targets: bool = False
+    start: Start = FromScratch()
+    perceptual: Perceptual = NoPerceptual()
+    bundle: BundleName = "ema"
+    runtime: RuntimeConfig = RuntimeConfig()
+    preview: PreviewConfig = PreviewConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    track: TrackConfig = TrackConfig()

@@ -1,0 +1,1 @@
+"""Training: one step per method, one loop for all of them."""

@@ -1,0 +1,53 @@
+"""The randomness of one step, a function of (seed, step) for the whole global batch."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from repae.flow.path import Path
+from repae.flow.time import Time
+from repae.runtime.seeds import Share, generator
+
+
+class Draw(NamedTuple):
+    """What one micro-batch of one rank draws, anew for every batch and shared by the two passes of one batch.
+
+    time ``[B]`` in [0, 1); noise and posterior_noise ``[B, C, h, w]`` standard normal; dropped_labels ``[B]``.
+    """
+
+    time: Float[Tensor, " b"]
+    noise: Float[Tensor, "b c h w"]
+    posterior_noise: Float[Tensor, "b c h w"]
+    dropped_labels: Bool[Tensor, " b"]
+
+
+class Randomness:
+    """Draws the global batch's randomness on every rank and takes the share asked for.
+
+    Training on two processes, or in two micro-batches, therefore sees the very numbers that one process sees, and a
+    resumed run goes on as if it had never stopped: nothing of it has to be saved.
+    """
+
+    def __init__(
+        self, seed: int, latent_shape: tuple[int, int, int], path: Path, time: Time, label_dropout: float
+    ) -> None:
+        self.seed = seed
+        self.latent_shape = latent_shape
+        self.path = path
+        self.time = time
+        self.label_dropout = label_dropout
+
+    def __call__(self, step: int, batch_size: int, share: Share, device: torch.device) -> Draw:
+        """The draw of ``batch_size`` samples: this rank's part of this micro-batch of step ``step``."""
+        total = batch_size * share.micros * share.size
+        shape = (total, *self.latent_shape)
+        source = generator(device, self.seed, "step", step)
+        time = self.time.sample(total, self.path, source, device)
+        noise = torch.randn(shape, generator=source, device=device)
+        posterior_noise = torch.randn(shape, generator=source, device=device)
+        dropped = torch.rand(total, generator=source, device=device) < self.label_dropout
+        return Draw(share.of(time), share.of(noise), share.of(posterior_noise), share.of(dropped))

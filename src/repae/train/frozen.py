@@ -1,0 +1,59 @@
+"""Two verbs that the joint step must not confuse: freezing parameters, and switching to evaluation mode.
+
+Both restore what they found. Setting every flag to True afterwards would thaw tables that were never meant to train.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TypeVar
+
+from torch import nn
+
+from repae.runtime.wrapping import unwrap
+
+Module = TypeVar("Module", bound=nn.Module | None)
+
+
+@contextmanager
+def frozen(module: Module) -> Iterator[Module]:
+    """Within the context no parameter of ``module`` asks for a gradient; its train/eval mode is left alone.
+
+    Yields the module without its data-parallel wrapper: a pass that trains nothing has nothing to synchronise.
+    Gradients still flow through it to its inputs. A player who is missing (None) stays missing.
+    """
+    if module is None:
+        yield module
+        return
+    bare = unwrap(module)
+    flags = [(parameter, parameter.requires_grad) for parameter in bare.parameters()]
+    try:
+        for parameter, _ in flags:
+            parameter.requires_grad_(False)
+        yield bare  # type: ignore[misc]
+    finally:
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+
+
+@contextmanager
+def evaluating(*modules: nn.Module) -> Iterator[None]:
+    """Within the context the modules are in eval mode; afterwards every submodule is in the mode it had."""
+    modes = [(part, part.training) for module in modules for part in module.modules()]
+    try:
+        for module in modules:
+            module.eval()
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+@contextmanager
+def judging(module: Module) -> Iterator[Module]:
+    """Frozen and evaluating at once: the module passes judgement, and nothing in it moves."""
+    with ExitStack() as stack:
+        bare = stack.enter_context(frozen(module))
+        stack.enter_context(evaluating(bare))
+        yield bare

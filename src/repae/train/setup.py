@@ -1,0 +1,84 @@
+"""The training half of a recipe: players, objectives and optimisers, as data."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from repae.config import Config
+from repae.flow.path import AnyPath, LinearPath
+from repae.flow.time import AnyTime, UniformTime
+from repae.losses.autoencoder import AutoencoderLossConfig
+from repae.models.autoencoders import KLConfig, TinyConfig
+from repae.models.discriminator import PatchGANConfig
+from repae.models.sit import SiTConfig
+from repae.runtime.ema import EmaConfig
+from repae.runtime.optimise import AdamWConfig
+from repae.train.loop import LoopConfig
+from repae.train.methods import Method, RepaE
+
+Vae = Annotated[KLConfig | TinyConfig, Field(discriminator="kind")]
+
+
+class GeneratorConfig(Config):
+    """Architecture of the denoiser; its input size, channels and classes follow from the data and the autoencoder.
+
+    ``encoder_depth`` is the 1-based number of the block whose tokens are aligned.
+    """
+
+    patch_size: int = Field(2, ge=1)
+    hidden_size: int = Field(1152, ge=1)
+    depth: int = Field(28, ge=1)
+    num_heads: int = Field(16, ge=1)
+    mlp_ratio: float = Field(4.0, gt=0)
+    class_dropout_prob: float = Field(0.1, ge=0, lt=1)
+    qk_norm: bool = False
+    fused_attn: bool = True
+    encoder_depth: int = Field(8, ge=1)
+    projector_dim: int = Field(2048, ge=1)
+
+    @classmethod
+    def preset(cls, name: str, **changes: object) -> GeneratorConfig:
+        """The published sizes by name, such as ``SiT-XL/2``."""
+        model = SiTConfig.preset(name)
+        sizes = {key: getattr(model, key) for key in ("patch_size", "hidden_size", "depth", "num_heads")}
+        return cls.model_validate({**sizes, **changes})
+
+    def sit(self, input_size: int, in_channels: int, num_classes: int) -> SiTConfig:
+        """The full configuration of the transformer for given latents and classes."""
+        own = self.model_dump(exclude={"encoder_depth", "projector_dim"})
+        return SiTConfig(input_size=input_size, in_channels=in_channels, num_classes=num_classes, **own)
+
+
+class LatentNormConfig(Config):
+    """Normaliser between autoencoder and denoiser: ``live`` tracks the latents, ``fixed`` keeps its first statistics."""
+
+    tracking: Literal["live", "fixed"] = "live"
+    eps: float = Field(1e-4, gt=0)
+    momentum: float = Field(0.1, gt=0, le=1)
+
+
+class OptimisersConfig(Config):
+    """One AdamW each; the constants of the published runs are the defaults."""
+
+    denoiser: AdamWConfig = AdamWConfig()
+    vae: AdamWConfig = AdamWConfig()
+    discriminator: AdamWConfig = AdamWConfig()
+
+
+class TrainSetup(Config):
+    """Everything that shapes the mathematics of a training, the data and the teachers apart."""
+
+    method: Method = RepaE()
+    vae: Vae = KLConfig()
+    sit: GeneratorConfig = GeneratorConfig()
+    discriminator: PatchGANConfig | None = PatchGANConfig()
+    losses: AutoencoderLossConfig = AutoencoderLossConfig()
+    latent_norm: LatentNormConfig = LatentNormConfig()
+    path: AnyPath = LinearPath()
+    time: AnyTime = UniformTime()
+    optimisers: OptimisersConfig = OptimisersConfig()
+    ema: EmaConfig = EmaConfig()
+    seed: int = 0
+    loop: LoopConfig = LoopConfig()

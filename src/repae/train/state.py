@@ -1,0 +1,113 @@
+"""What is trained together, what is averaged together, and what may be used together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from repae.data.batch import Batch
+from repae.models.autoencoders import Autoencoder
+from repae.models.bundle import Bundle
+from repae.models.denoiser import Denoiser
+from repae.models.latent_norm import LatentNorm
+from repae.models.teachers.targets import Targets
+from repae.runtime.ema import EMA, EmaConfig
+from repae.runtime.seeds import Share
+from repae.runtime.wrapping import unwrap
+
+BundleName = Literal["live", "ema", "reference"]
+"""Which weights, autoencoder and statistics go together: all live; all averaged over the same steps; or the
+reference's mixture, averaged denoiser and statistics with the live autoencoder."""
+
+Metrics = dict[str, Tensor]
+"""Device scalars by name; nobody waits for them before the logging interval."""
+
+
+class Stateful(Protocol):
+    """Whatever a checkpoint can hold."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> Any: ...
+
+
+class Step(Protocol):
+    """One method of training, as the loop sees it."""
+
+    def __call__(self, batch: Batch, step: int, share: Share) -> Metrics:
+        """Trains on one micro-batch of step ``step`` (from 0)."""
+        ...
+
+    def parts(self) -> Mapping[str, Stateful]:
+        """Everything that a checkpoint must hold to go on bit for bit."""
+        ...
+
+    def modules(self) -> list[nn.Module]:
+        """The trained modules, wrapped as they are."""
+        ...
+
+
+@dataclass
+class Models:
+    """The players of one run; the discriminator is missing where nobody plays against it."""
+
+    vae: Autoencoder
+    denoiser: Denoiser
+    latent_norm: LatentNorm
+    discriminator: nn.Module | None
+    targets: Targets
+
+
+class Averages:
+    """Moving averages of the denoiser, the autoencoder and the latent statistics, all over the same steps."""
+
+    def __init__(self, models: Models, config: EmaConfig) -> None:
+        self.denoiser = EMA(unwrap(models.denoiser), config)
+        self.vae = EMA(unwrap(models.vae), config)
+        self.latent_norm = EMA(models.latent_norm, config, buffers=config.statistics)
+
+    def update(self) -> None:
+        """One step of all three."""
+        self.denoiser.update()
+        self.vae.update()
+        self.latent_norm.update()
+
+    def parts(self) -> dict[str, Stateful]:
+        """The three averages, by their names in a checkpoint."""
+        return {"ema_denoiser": self.denoiser, "ema_vae": self.vae, "ema_latent_norm": self.latent_norm}
+
+
+def bundle(name: BundleName, models: Models, averages: Averages) -> Bundle:
+    """The named combination; loose parts are never handed out."""
+    live_vae: Any = unwrap(models.vae)
+    live_denoiser: Any = unwrap(models.denoiser)
+    if name == "live":
+        return Bundle(name, live_denoiser, live_vae, models.latent_norm)
+    averaged: Any = averages.denoiser.module
+    statistics: Any = averages.latent_norm.module
+    vae: Any = averages.vae.module if name == "ema" else live_vae
+    return Bundle(name, averaged, vae, statistics)
+
+
+def to_symmetric(images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    """Levels 0..255 to [-1, 1], the range that the autoencoder, its losses and the discriminator see."""
+    return images.float() / 127.5 - 1.0
+
+
+def latent_spread(latent_norm: LatentNorm) -> Metrics:
+    """Mean and largest standard deviation of a latent channel, as tracked: joint training lets the scale drift."""
+    spread = latent_norm.running_var.sqrt()
+    return {"latent_std": spread.mean(), "latent_std_max": spread.max()}
+
+
+def named_parts(**parts: Any) -> dict[str, Stateful]:
+    """The parts at hand by name, without their data-parallel wrappers; missing players are left out."""
+    return {
+        name: unwrap(part) if isinstance(part, nn.Module) else part
+        for name, part in parts.items()
+        if part is not None
+    }

@@ -1,0 +1,64 @@
+"""REPA and plain SiT: the denoiser alone, on the latents of a frozen autoencoder (arXiv 2410.06940, 2401.08740)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from repae.data.batch import Batch
+from repae.flow.path import Path
+from repae.runtime.optimise import Optimiser
+from repae.runtime.seeds import Share
+from repae.train.draw import Draw, Randomness
+from repae.train.methods import Repa
+from repae.train.objectives import denoiser_terms, with_norm
+from repae.train.state import Averages, Metrics, Models, Stateful, latent_spread, named_parts, to_symmetric
+
+
+@dataclass
+class RepaStep:
+    """One step of the denoiser; the autoencoder is frozen and the latent statistics are fixed."""
+
+    method: Repa
+    models: Models
+    averages: Averages
+    optimise: Optimiser
+    path: Path
+    randomness: Randomness
+
+    def __call__(self, batch: Batch, step: int, share: Share) -> Metrics:
+        """Draws t and every noise anew for this batch, then updates."""
+        return self.update(batch, self.randomness(step, len(batch.images), share, batch.images.device))
+
+    def update(self, batch: Batch, draw: Draw) -> Metrics:
+        """L_DIFF(theta) + proj_coeff L_REPA(theta, omega)."""
+        m = self.models
+        with torch.no_grad():
+            mean, logvar = m.vae.encode(to_symmetric(batch.images))
+            x = m.latent_norm(mean + (0.5 * logvar).exp() * draw.posterior_noise)
+        targets = m.targets(batch.images, batch.labels, batch.indices)
+        terms = denoiser_terms(m.denoiser, self.path, x, batch, draw, targets, self.method.proj_coeff)
+        sit_loss = terms.total
+        grad_norm_sit = self.optimise(sit_loss)
+        if grad_norm_sit is not None:
+            self.averages.update()
+        metrics = {"sit_loss": sit_loss.detach(), **terms.log(), **latent_spread(m.latent_norm)}
+        return with_norm("grad_norm_sit", grad_norm_sit, metrics)
+
+    def parts(self) -> Mapping[str, Stateful]:
+        """All that a checkpoint holds; the frozen autoencoder too, so that a checkpoint decodes by itself."""
+        m = self.models
+        return named_parts(
+            vae=m.vae,
+            denoiser=m.denoiser,
+            latent_norm=m.latent_norm,
+            optimiser_denoiser=self.optimise,
+            **self.averages.parts(),
+        )
+
+    def modules(self) -> list[nn.Module]:
+        """The trained module."""
+        return [self.models.denoiser]

@@ -1,0 +1,88 @@
+"""REPA-E: the autoencoder and the denoiser trained together through representation alignment (arXiv 2504.10483)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import nn
+
+from repae.data.batch import Batch
+from repae.flow.path import Path
+from repae.losses.alignment import alignment_loss
+from repae.losses.autoencoder import AutoencoderLoss
+from repae.runtime.seeds import Share
+from repae.train.draw import Draw, Randomness
+from repae.train.frozen import frozen, judging
+from repae.train.methods import RepaE
+from repae.train.objectives import (
+    Optimisers,
+    denoiser_terms,
+    gan_weights,
+    joint_modules,
+    joint_parts,
+    update_discriminator,
+    with_norm,
+)
+from repae.train.state import Averages, Metrics, Models, Stateful, latent_spread, to_symmetric
+
+
+@dataclass
+class RepaEStep:
+    """One joint step: phi is the autoencoder, theta the denoiser, omega its projectors, D the discriminator."""
+
+    method: RepaE
+    models: Models
+    averages: Averages
+    optimise: Optimisers
+    loss: AutoencoderLoss
+    path: Path
+    randomness: Randomness
+
+    def __call__(self, batch: Batch, step: int, share: Share) -> Metrics:
+        """Draws t and every noise anew for this batch, then updates."""
+        draw = self.randomness(step, len(batch.images), share, batch.images.device)
+        return self.update(batch, draw, step)
+
+    def update(self, batch: Batch, draw: Draw, step: int) -> Metrics:
+        """L(phi, theta, omega) = L_DIFF(theta) + lambda L_REPA(theta, phi, omega) + eta L_REG(phi), Eq. 2-4."""
+        m = self.models
+        images = to_symmetric(batch.images)
+        targets = m.targets(batch.images, batch.labels, batch.indices)
+
+        # phi: L_REG + lambda_vae L_REPA. The denoiser and the normaliser judge z with running statistics and no label
+        # dropout, the discriminator judges the reconstruction in train mode; none of the three learns here.
+        latent = m.vae(images, draw.posterior_noise)
+        with judging(m.denoiser) as denoiser, judging(m.latent_norm) as normalise:
+            x_t, _ = self.path.sample(normalise(latent.z), draw.noise, draw.time)
+            projected = denoiser.project(x_t, draw.time, batch.labels)
+        with frozen(m.discriminator) as judge:
+            vae_terms = self.loss.generator(images, latent.reconstruction, latent.mean, latent.logvar, judge, step)
+        vae_terms.add("vae_align_loss", alignment_loss(projected, targets), self.method.vae_align_proj_coeff)
+        vae_loss = vae_terms.total
+        grad_norm_vae = self.optimise.vae(vae_loss)
+
+        # D: real against the reconstruction that phi was just judged by.
+        adversary = update_discriminator(
+            m.discriminator, self.optimise.discriminator, self.loss, images, latent.reconstruction, step
+        )
+
+        # theta, omega: L_DIFF + lambda L_REPA on the same z, t and noise. The diffusion loss stops at the latent.
+        x = m.latent_norm(latent.z.detach())
+        sit_terms = denoiser_terms(m.denoiser, self.path, x, batch, draw, targets, self.method.proj_coeff)
+        sit_loss = sit_terms.total
+        grad_norm_sit = self.optimise.denoiser(sit_loss)
+
+        if grad_norm_sit is not None:
+            self.averages.update()
+        metrics = {"sit_loss": sit_loss.detach(), "vae_loss": vae_loss.detach(), **sit_terms.log(), **vae_terms.log()}
+        metrics |= adversary | gan_weights(self.loss, step, images) | latent_spread(m.latent_norm)
+        return with_norm("grad_norm_vae", grad_norm_vae, with_norm("grad_norm_sit", grad_norm_sit, metrics))
+
+    def parts(self) -> Mapping[str, Stateful]:
+        """All that a checkpoint holds."""
+        return joint_parts(self.models, self.averages, self.optimise, self.loss)
+
+    def modules(self) -> list[nn.Module]:
+        """The trained modules."""
+        return joint_modules(self.models)
