@@ -1,1 +1,1 @@
-"""What every run needs and no algorithm sees: device, precision, processes, seeds, optimisers, averages, checkpoints."""
+"""What a run needs and no algorithm sees: device, precision, processes, seeds, optimisers, averages, checkpoints."""

@@ -42,18 +42,18 @@ def set_threads(count: int) -> None:
 def _cuda_device(name: str, index: str) -> torch.device:
     count = torch.cuda.device_count()
     launch = read_launch()
-    several = launch is not None and launch.size > 1
-    if several and index:
+    if launch is None or launch.size == 1:
+        chosen = int(index or 0)
+        if chosen >= count:
+            raise UserError(f"device {name!r} is not among the visible GPUs; allowed: cuda:0 to cuda:{count - 1}")
+        return torch.device("cuda", chosen)
+    if index:
         raise UserError(f"device {name!r} names one GPU for {launch.size} processes; use 'cuda': each takes its own")
-    local_rank = launch.local_rank if launch is not None else 0
     # Slurm may bind one GPU to each task, which then sees nothing but that one.
-    if launch is not None and launch.by_slurm and count == 1:
-        local_rank = 0
-    chosen = int(index) if index else local_rank
+    chosen = 0 if launch.by_slurm and count == 1 else launch.local_rank
     if chosen >= count:
         raise UserError(
-            f"GPU {chosen} was asked for{' by the local rank' if several else ''}, but {count} are visible here; "
-            f"allowed: 0 to {count - 1}; start at most {count} processes on this host"
+            f"process {launch.local_rank} of this host has no GPU: {count} visible; start at most {count} processes here"
         )
     return torch.device("cuda", chosen)
 

@@ -85,7 +85,7 @@ def _demand(environment: Mapping[str, str], names: tuple[str, ...]) -> None:
     if missing:
         seen = [name for name in (*_TORCHRUN, *_SLURM) if environment.get(name)]
         raise UserError(
-            f"the environment describes half of a distributed run: set {', '.join(seen)}; missing {', '.join(missing)}; "
+            f"the environment describes half of a parallel run: set {', '.join(seen)}; missing {', '.join(missing)}; "
             "start with `torchrun`, `accelerate launch` or `srun`, or unset them all to run one process"
         )
 
