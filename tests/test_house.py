@@ -1,0 +1,107 @@
+"""The house rules that a machine can hold: sizes, no trace of a machine, documented modules, quick imports, pins."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted((ROOT / "src" / "repae").rglob("*.py"))
+FILE_LINES, FUNCTION_LINES = 400, 60
+TEXT = {".py", ".md", ".toml", ".yml", ".yaml", ".txt", ".cff", ".json", ".sh", ""}
+MACHINE_PATH = re.compile(r"(?<![A-Za-z0-9_.\w])/(?:tmp|root|work|home|Users|mnt|opt)/")
+REGISTRY = re.compile("|".join(["py" + "pi[.]org", "python" + "hosted", "registry[.]npm" + "js", "deb[.]deb" + "ian"]))
+
+
+def _texts() -> Iterator[Path]:
+    """Every text file that belongs to the project."""
+    for folder in ("src", "tests", "docs", "benchmarks", ".ci", ".github"):
+        for path in sorted((ROOT / folder).rglob("*")):
+            if path.is_file() and path.suffix in TEXT and "__pycache__" not in path.parts:
+                yield path
+    for path in sorted(ROOT.iterdir()):
+        if path.is_file() and path.suffix in TEXT and path.name != ".git":
+            yield path
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=_name)
+def test_a_source_file_fits_in_the_head(path: Path) -> None:
+    """No file reaches 400 lines and no function 60 without its docstring; every module says what it is."""
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    assert len(text.splitlines()) < FILE_LINES, f"{_name(path)} has {len(text.splitlines())} lines"
+    assert ast.get_docstring(tree) or path.name.startswith("_") and path.name != "__init__.py"
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            lines = node.end_lineno - node.lineno + 1
+            if ast.get_docstring(node):
+                lines -= node.body[0].end_lineno - node.body[0].lineno + 1
+            assert lines < FUNCTION_LINES, f"{_name(path)}: {node.name} has {lines} lines"
+
+
+def test_no_machine_stands_in_the_files() -> None:
+    """Absolute paths of a machine and names of package registries would be wrong everywhere else."""
+    found = [
+        f"{_name(path)}:{number}: {line.strip()}"
+        for path in _texts()
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if MACHINE_PATH.search(line) or REGISTRY.search(line)
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("module", ["repae", "repae.config", "repae.cli"])
+def test_the_command_line_starts_without_heavy_imports(module: str) -> None:
+    """`repae --help` answers at once because nothing of this is loaded before a command needs it."""
+    heavy = ["torch", "torchvision", "timm", "diffusers", "sklearn", "skimage", "matplotlib", "wandb", "scipy"]
+    code = f"import sys, {module}; print(*(name for name in {heavy} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT / "src", check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
+
+
+def test_the_pins_cover_what_the_project_asks_for() -> None:
+    """Every dependency has one exact version in constraints.txt, and it is one that pyproject.toml allows."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = {}
+    for line in lines:
+        if line and not line.startswith("#"):
+            pin = Requirement(line)
+            (exact,) = pin.specifier
+            assert exact.operator == "==" and not pin.url
+            pins[canonicalize_name(pin.name)] = exact.version
+    assert len(pins) == sum(1 for line in lines if line and not line.startswith("#"))
+    for wanted in map(Requirement, project["dependencies"] + sum(project["optional-dependencies"].values(), [])):
+        assert wanted.specifier.contains(pins[canonicalize_name(wanted.name)]), wanted
+
+
+def test_the_public_names() -> None:
+    """What `repae` promises is there, and `repae.train` is both the room and the function, whoever imports first."""
+    import repae
+    import repae.train.methods
+
+    assert callable(repae.train) and repae.train.methods.RepaE
+    assert callable(repae.load)
+    assert set(repae.__all__) <= set(dir(repae))
+    for name in repae.__all__:
+        assert getattr(repae, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        repae.nothing  # noqa: B018
