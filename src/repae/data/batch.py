@@ -1,0 +1,90 @@
+"""What a data set is, and what it hands to training."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Int64, UInt8
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """Images with their classes.
+
+    `images` are 0..255; `labels` 0..num_classes-1; `indices` are the positions in the data set of the images that are
+    really here, so that anything tabulated per image can be looked up.
+    """
+
+    images: UInt8[Tensor, "b c h w"]
+    labels: Int64[Tensor, " b"]
+    indices: Int64[Tensor, " b"]
+
+    def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:
+        """The same batch on another device; a copy from pinned memory does not wait."""
+        return Batch(*(part.to(device, non_blocking=non_blocking) for part in self))
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory, from which a GPU copies without waiting."""
+        return Batch(*(part.pin_memory() for part in self))
+
+
+class Dataset(ABC):
+    """Labelled images of one size, reached by index.
+
+    Attributes:
+        channels: 1 for grey, 3 for RGB.
+        resolution: side of every image in pixels.
+        class_names: one name for each label.
+        labels: the class of every image, by index.
+        flip: whether training may mirror images; the loader draws which.
+        broken: indices of the images that could not be read so far, with the reason. Each process counts what it met.
+    """
+
+    channels: int
+    resolution: int
+    class_names: tuple[str, ...]
+    labels: Int64[Tensor, " n"]
+    flip: bool
+    broken: dict[int, str]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes; labels run from 0 to one less."""
+        return len(self.class_names)
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Hexadecimal digest that changes when the images or their order change; it names caches and protocols."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def item(self, index: int) -> tuple[UInt8[Tensor, "c h w"], int]:
+        """One image as it is, never mirrored, and its label."""
+        batch = self.batch(torch.tensor([index]))
+        return batch.images[0], int(batch.labels[0])
+
+    @abstractmethod
+    def batch(self, indices: Int64[Tensor, " b"], flips: Bool[Tensor, " b"] | None = None) -> Batch:
+        """The images at these indices (0..len-1, repeats allowed), mirrored left to right where `flips` is true."""
+
+    def note_broken(self, found: Mapping[int, str]) -> None:
+        """Take over what a worker process found to be unreadable."""
+        self.broken.update(found)
+
+
+def check_indices(indices: Int64[Tensor, " b"], size: int) -> None:
+    """Refuse indices outside 0..size-1, which tensors would take from the end without a word.
+
+    Raises:
+        IndexError: names the offending range.
+    """
+    if len(indices) == 0:
+        return
+    least, most = int(indices.min()), int(indices.max())
+    if least < 0 or most >= size:
+        raise IndexError(f"indices {least}..{most} reach outside 0..{size - 1}")
