@@ -53,7 +53,7 @@ def _cuda_device(name: str, index: str) -> torch.device:
     chosen = 0 if launch.by_slurm and count == 1 else launch.local_rank
     if chosen >= count:
         raise UserError(
-            f"process {launch.local_rank} of this host has no GPU: {count} visible; start at most {count} processes here"
+            f"process {launch.local_rank} of this host has no GPU: {count} visible; start at most {count} on this host"
         )
     return torch.device("cuda", chosen)
 

@@ -1,0 +1,323 @@
+"""Checkpoints: whole or absent, checked before they are believed, readable without running anybody's code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from repae.config import UserError, write_atomic
+from repae.runtime.distributed import every_process, is_main
+from repae.runtime.tree import flatten, restore
+from repae.runtime.wrapping import unwrap
+
+SCHEMA = 1
+"""Version of the layout of a checkpoint folder."""
+
+_STATE = "state.json"
+_BEST = "best.json"
+_TEMPORARY = ".tmp-"
+_REPLACED = ".replaced"
+_FOLDER = re.compile(rf"step-(\d+)({re.escape(_REPLACED)})?")
+
+
+class Stateful(Protocol):
+    """Whatever a checkpoint can hold: dicts, lists and tuples of tensors and plain values."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state now."""
+        ...
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> Any:
+        """Take over a state."""
+        ...
+
+
+class Saved(NamedTuple):
+    """What a checkpoint says of itself."""
+
+    step: int
+    meta: dict[str, Any]
+
+
+class Best(NamedTuple):
+    """The checkpoint marked best, and the figures by which it is."""
+
+    path: Path
+    step: int
+    metric: dict[str, float]
+
+
+class CheckpointStore:
+    """The checkpoints of one run: ``folder/step-0000100/`` and so on, the last ``keep_last`` and the best.
+
+    Each holds a ``PART.safetensors`` for the tensors of every part and a ``state.json`` with the schema version, the
+    step, the metadata, all values that are not tensors, and size and SHA-256 of every file. It is written under
+    another name and renamed when it is safely on the disk, so that a process killed at any moment leaves the one
+    before as the latest. The parts are the same on every process: the first one writes, all of them read.
+    """
+
+    def __init__(self, folder: str | Path, keep_last: int = 3) -> None:
+        if keep_last < 1:
+            raise UserError(f"keep_last is {keep_last}; at least 1 checkpoint must be kept")
+        self.folder = Path(folder)
+        self.keep_last = keep_last
+
+    def save(
+        self, step: int, parts: Mapping[str, Stateful], meta: dict[str, Any], best: bool | Mapping[str, float] = False
+    ) -> Path:
+        """Write the checkpoint of ``step``; every process calls this, and all wait for the first.
+
+        Args:
+            step: updates made so far; a checkpoint of the same step is replaced.
+            parts: what to hold, by names that are fit for files.
+            meta: plain values, for instance the resolved recipe.
+            best: mark it as the best one so far, with the figures that say so when they are given.
+
+        Returns:
+            Its folder.
+
+        Raises:
+            UserError: it could not be written; the checkpoints before it are as they were.
+        """
+        failure = ""
+        if is_main():
+            try:
+                self._write(step, parts, meta)
+                if best is not False:
+                    metric = dict(best) if isinstance(best, Mapping) else {}
+                    write_atomic(self.folder / _BEST, json.dumps({"step": step, "metric": _plain(metric)}))
+                self._prune()
+            except (OSError, SafetensorError) as error:
+                failure = str(error)
+        if not every_process(not failure):
+            raise UserError(
+                f"the checkpoint of step {step} could not be written to {self.folder}: "
+                f"{failure or 'the first process says why'}; the ones before it are intact; "
+                "make room or choose a folder that can be written, and run the same command again"
+            )
+        return self.folder / _name(step)
+
+    def latest(self) -> Path | None:
+        """The checkpoint of the highest step, or None."""
+        found = _checkpoints(self.folder)
+        return found[max(found)] if found else None
+
+    def best(self) -> Best | None:
+        """The checkpoint marked best, or None where none was or it is gone."""
+        try:
+            record = json.loads((self.folder / _BEST).read_text())
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise UserError(f"{self.folder / _BEST} is damaged; delete it, the checkpoints do not need it") from error
+        path = _checkpoints(self.folder).get(record["step"])
+        return None if path is None else Best(path, record["step"], restore(record["metric"], {}))
+
+    def describe(self, path: str | Path) -> Saved:
+        """Step and metadata of a checkpoint, without reading its tensors."""
+        state = _read_state(Path(path))
+        return Saved(state["step"], restore(state["meta"], {}))
+
+    def read(self, path: str | Path, part: str) -> dict[str, Any]:
+        """The state of one part, on the CPU, verified."""
+        path = Path(path)
+        state = _read_state(path)
+        if part not in state["parts"]:
+            raise UserError(f"checkpoint {path} has no part {part!r}; it has {', '.join(state['parts'])}")
+        return _read_part(path, state, part)
+
+    def load(self, path: str | Path, parts: Mapping[str, Stateful], *, partial: bool = False) -> Saved:
+        """Give every part its state from the checkpoint at ``path``; nothing is loaded before all of it is verified.
+
+        Args:
+            path: a checkpoint folder.
+            parts: what to load. All parts of the checkpoint must be there, unless ``partial``.
+            partial: take these parts and leave the others.
+
+        Raises:
+            UserError: written by another version, truncated, altered, without one of the parts or with more of them,
+                or of a model that does not fit; the text says what to do.
+        """
+        path = Path(path)
+        state = _read_state(path)
+        missing = [name for name in parts if name not in state["parts"]]
+        unexpected = [] if partial else [name for name in state["parts"] if name not in parts]
+        if missing or unexpected:
+            raise UserError(
+                f"checkpoint {path} does not belong to this kind of run: "
+                + "; ".join(
+                    f"{label} {', '.join(names)}"
+                    for label, names in (("missing parts", missing), ("unexpected parts", unexpected))
+                    if names
+                )
+                + "; use the recipe that wrote it, or another output folder"
+            )
+        for name in parts:
+            _verify(path, state, name)
+        for name, part in parts.items():
+            try:
+                _bare(part).load_state_dict(_read_part(path, state, name, verify=False))
+            except (RuntimeError, KeyError, TypeError, ValueError) as error:
+                words = " ".join(str(error).split())
+                raise UserError(f"part {name!r} of checkpoint {path} does not fit this run: {words[:400]}") from error
+        return Saved(state["step"], restore(state["meta"], {}))
+
+    def _write(self, step: int, parts: Mapping[str, Stateful], meta: dict[str, Any]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._clean()
+        target = self.folder / _name(step)
+        temporary = self.folder / f"{_TEMPORARY}{target.name}"
+        try:
+            temporary.mkdir()
+            trees, files = {}, {}
+            for name, part in parts.items():
+                assert re.fullmatch(r"[A-Za-z0-9_-]+", name), f"no name for a file: {name!r}"
+                trees[name], tensors = flatten(_bare(part).state_dict())
+                if tensors:
+                    file = temporary / f"{name}.safetensors"
+                    save_file(tensors, file)
+                    _flush(file)
+                    files[name] = {"bytes": file.stat().st_size, "sha256": _sha256(file)}
+            body = {"schema": SCHEMA, "step": step, "meta": _plain(meta), "files": files, "parts": trees}
+            (temporary / _STATE).write_text(json.dumps({**body, "digest": _digest(body)}, indent=1, allow_nan=False))
+            _flush(temporary / _STATE)
+            _flush(temporary)
+            if target.exists():
+                target.rename(target.with_name(target.name + _REPLACED))
+            temporary.rename(target)
+            _flush(self.folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def _clean(self) -> None:
+        """Remove what a killed process left, and finish what it had begun to replace."""
+        for leftover in self.folder.glob(f"{_TEMPORARY}*"):
+            shutil.rmtree(leftover)
+        for replaced in self.folder.glob(f"step-*{_REPLACED}"):
+            target = replaced.with_name(replaced.name.removesuffix(_REPLACED))
+            if target.exists():
+                self._remove(replaced)
+            else:
+                replaced.rename(target)
+
+    def _prune(self) -> None:
+        found = _checkpoints(self.folder)
+        best = self.best()
+        kept = {*sorted(found)[-self.keep_last :], *(() if best is None else (best.step,))}
+        for step in found.keys() - kept:
+            self._remove(found[step])
+        for replaced in self.folder.glob(f"step-*{_REPLACED}"):
+            self._remove(replaced)
+
+    def _remove(self, path: Path) -> None:
+        # First out of sight: a half-removed checkpoint must not look like a whole one.
+        doomed = path.with_name(_TEMPORARY + path.name)
+        path.rename(doomed)
+        shutil.rmtree(doomed)
+
+
+def _name(step: int) -> str:
+    return f"step-{step:07d}"
+
+
+def _checkpoints(folder: Path) -> dict[int, Path]:
+    """The checkpoint folders by step; one that was about to be replaced counts while its successor is missing."""
+    found: dict[int, Path] = {}
+    for path in sorted(folder.glob("step-*"), reverse=True):
+        match = _FOLDER.fullmatch(path.name)
+        if match and path.is_dir():
+            found[int(match[1])] = path
+    return found
+
+
+def _bare(part: Stateful) -> Stateful:
+    return unwrap(part) if isinstance(part, nn.Module) else part
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    if not path.is_dir():
+        raise UserError(f"there is no checkpoint at {path}")
+    try:
+        state = json.loads((path / _STATE).read_text())
+        schema = state["schema"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(path, f"{_STATE} cannot be read") from error
+    if schema != SCHEMA:
+        raise UserError(
+            f"checkpoint {path} has schema {schema!r}, this version of repae reads schema {SCHEMA}; "
+            f"use the version that wrote it, or {_remedy(path)}"
+        )
+    if state.pop("digest", None) != _digest(state):
+        raise _damaged(path, f"{_STATE} has been altered")
+    return state
+
+
+def _verify(path: Path, state: dict[str, Any], part: str) -> None:
+    expected = state["files"].get(part)
+    if expected is None:
+        return
+    file = path / f"{part}.safetensors"
+    if not file.is_file():
+        raise _damaged(path, f"{file.name} is missing")
+    if file.stat().st_size != expected["bytes"]:
+        raise _damaged(path, f"{file.name} has {file.stat().st_size} bytes instead of {expected['bytes']}")
+    if _sha256(file) != expected["sha256"]:
+        raise _damaged(path, f"{file.name} has been altered")
+
+
+def _read_part(path: Path, state: dict[str, Any], part: str, *, verify: bool = True) -> dict[str, Any]:
+    if verify:
+        _verify(path, state, part)
+    file = path / f"{part}.safetensors"
+    # Copies, because what load_file gives is mapped from a file that may be removed.
+    tensors = {name: x.clone() for name, x in load_file(file).items()} if part in state["files"] else {}
+    return restore(state["parts"][part], tensors)
+
+
+def _damaged(path: Path, what: str) -> UserError:
+    return UserError(f"checkpoint {path} is damaged: {what}; {_remedy(path)}")
+
+
+def _remedy(path: Path) -> str:
+    this = _FOLDER.match(path.name)
+    before = [step for step in _checkpoints(path.parent) if this is None or step < int(this[1])]
+    return f"delete that folder to {f'go on from {_name(max(before))}' if before else 'start from the beginning'}"
+
+
+def _plain(tree: Any) -> Any:
+    skeleton, tensors = flatten(tree)
+    assert not tensors, f"tensors belong into parts: {', '.join(tensors)}"
+    return skeleton
+
+
+def _digest(body: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(1 << 22):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file or a folder is on the disk."""
+    if path.is_dir() and os.name != "posix":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
