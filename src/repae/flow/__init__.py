@@ -1,0 +1,55 @@
+"""Flow matching between data (t = 0) and noise (t = 1): paths, times, conversions, guidance, samplers."""
+
+from repae.flow.convert import (
+    data_to_velocity,
+    noise_to_velocity,
+    score_to_velocity,
+    velocity_to_data,
+    velocity_to_noise,
+    velocity_to_score,
+)
+from repae.flow.guidance import Guidance, Network, VelocityField, guide
+from repae.flow.path import AnyPath, CosinePath, LinearPath, Path, PathSample
+from repae.flow.samplers import (
+    AnySampler,
+    Euler,
+    EulerMaruyama,
+    Heun,
+    Noise,
+    Sampler,
+    euler,
+    euler_maruyama,
+    heun,
+)
+from repae.flow.time import AnyTime, LogNormalTime, Time, UniformTime
+
+__all__ = [
+    "AnyPath",
+    "AnySampler",
+    "AnyTime",
+    "CosinePath",
+    "Euler",
+    "EulerMaruyama",
+    "Guidance",
+    "Heun",
+    "LinearPath",
+    "LogNormalTime",
+    "Network",
+    "Noise",
+    "Path",
+    "PathSample",
+    "Sampler",
+    "Time",
+    "UniformTime",
+    "VelocityField",
+    "data_to_velocity",
+    "euler",
+    "euler_maruyama",
+    "guide",
+    "heun",
+    "noise_to_velocity",
+    "score_to_velocity",
+    "velocity_to_data",
+    "velocity_to_noise",
+    "velocity_to_score",
+]
