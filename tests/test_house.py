@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 import subprocess
 import sys
@@ -47,7 +48,7 @@ def test_a_source_file_fits_in_the_head(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     tree = ast.parse(text)
     assert len(text.splitlines()) < FILE_LINES, f"{_name(path)} has {len(text.splitlines())} lines"
-    assert ast.get_docstring(tree) or path.name.startswith("_") and path.name != "__init__.py"
+    assert ast.get_docstring(tree) or (path.name.startswith("_") and path.name != "__init__.py")
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             lines = node.end_lineno - node.lineno + 1
@@ -89,7 +90,9 @@ def test_the_pins_cover_what_the_project_asks_for() -> None:
             assert exact.operator == "==" and not pin.url
             pins[canonicalize_name(pin.name)] = exact.version
     assert len(pins) == sum(1 for line in lines if line and not line.startswith("#"))
-    for wanted in map(Requirement, project["dependencies"] + sum(project["optional-dependencies"].values(), [])):
+    for wanted in map(
+        Requirement, itertools.chain(project["dependencies"], *project["optional-dependencies"].values())
+    ):
         assert wanted.specifier.contains(pins[canonicalize_name(wanted.name)]), wanted
 
 
