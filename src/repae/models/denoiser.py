@@ -1,0 +1,76 @@
+"""SiT and its projectors: the unit that is wrapped, optimised and averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from repae.config import UserError
+from repae.models.projector import Projector
+from repae.models.sit import SiT, SiTConfig
+
+Projected = list[Float[Tensor, "b n _"]]
+"""For each teacher the projected tokens ``[B, T, z_k]``."""
+
+
+class Denoiser(nn.Module):
+    """A SiT whose tokens after block number ``encoder_depth`` (from 1) are projected to each teacher's width.
+
+    Without ``z_dims`` it is a plain SiT.
+
+    Raises:
+        UserError: ``encoder_depth`` lies outside the model.
+    """
+
+    def __init__(self, sit: SiT | SiTConfig, z_dims: Sequence[int], encoder_depth: int, projector_dim: int) -> None:
+        super().__init__()
+        self.sit = SiT(sit) if isinstance(sit, SiTConfig) else sit
+        depth = self.sit.config.depth
+        if not 1 <= encoder_depth <= depth:
+            raise UserError(
+                f"encoder_depth {encoder_depth} is not a block of this model, whose depth is {depth}; "
+                f"allowed: 1 to {depth}"
+            )
+        self.encoder_depth = encoder_depth
+        width = self.sit.config.hidden_size
+        self.projectors = nn.ModuleList(Projector(width, projector_dim, z_dim) for z_dim in z_dims)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b c h w"],
+        t: Float[Tensor, " b"],
+        y: Int[Tensor, " b"],
+        drop: Bool[Tensor, " b"] | None = None,
+    ) -> tuple[Float[Tensor, "b c h w"], Projected]:
+        """Velocity and projected tokens in one pass: the training pass. Arguments as for `SiT.forward`."""
+        tokens, condition = self.sit.embed(x, t, y, drop)
+        tokens = self.sit.run(tokens, condition, stop=self.encoder_depth)
+        projected = self._project(tokens)
+        tokens = self.sit.run(tokens, condition, start=self.encoder_depth)
+        return self.sit.final(tokens, condition), projected
+
+    def project(
+        self,
+        x: Float[Tensor, "b c h w"],
+        t: Float[Tensor, " b"],
+        y: Int[Tensor, " b"],
+        drop: Bool[Tensor, " b"] | None = None,
+    ) -> Projected:
+        """Projected tokens alone: the alignment pass, which stops after block number ``encoder_depth``."""
+        tokens, condition = self.sit.embed(x, t, y, drop)
+        return self._project(self.sit.run(tokens, condition, stop=self.encoder_depth))
+
+    def velocity(
+        self, x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], y: Int[Tensor, " b"]
+    ) -> Float[Tensor, "b c h w"]:
+        """Velocity alone, for sampling."""
+        return self.sit(x, t, y)
+
+    def compile_parts(self) -> list[nn.Module]:
+        """The repeated parts that are worth compiling one by one."""
+        return [*self.sit.blocks, *self.projectors]
+
+    def _project(self, tokens: Float[Tensor, "b n d"]) -> Projected:
+        return [projector(tokens) for projector in self.projectors]
