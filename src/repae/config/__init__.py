@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pydantic
-from typing_extensions import Self
 
 from repae.config.files import dump_yaml, read_yaml, write_atomic
 from repae.config.words import UserError, fields, reword, show, suggest
@@ -46,7 +45,7 @@ class Config(pydantic.BaseModel, metaclass=_ConfigMeta):
         frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, protected_namespaces=()
     )
 
-    def replace(self, **changes: Any) -> Self:
+    def replace(self: ConfigT, **changes: Any) -> ConfigT:
         """A validated copy with some fields changed; `self` stays as it is.
 
         Names may be dotted, with list positions as numbers: `cfg.replace(**{"train.steps": 20, "teachers.0.kind": k})`.
@@ -66,7 +65,7 @@ class Config(pydantic.BaseModel, metaclass=_ConfigMeta):
         return dump_yaml(self.model_dump(mode="json"))
 
     @classmethod
-    def from_yaml(cls, path: str | Path) -> Self:
+    def from_yaml(cls: type[ConfigT], path: str | Path) -> ConfigT:
         """The configuration in a YAML file; `UserError` naming the file and the field when it is not a valid one."""
         return check(cls, read_yaml(path), str(path))
 
