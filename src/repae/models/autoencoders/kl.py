@@ -1,0 +1,116 @@
+"""The KL autoencoders of latent diffusion (arXiv 2112.10752), as diffusers' `AutoencoderKL`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from jaxtyping import Float
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from repae.config import Config, UserError, suggest
+from repae.models.autoencoders.base import Autoencoder
+
+_GROUPS = 32
+
+_PRESETS: dict[str, dict[str, Any]] = {
+    "f8d4": {},
+    "f16d32": {"latent_channels": 32, "channel_multipliers": (1, 1, 2, 2, 4), "attention_levels": (4,)},
+}
+
+
+class KLConfig(Config):
+    """Sizes of a KL autoencoder; the defaults are ``f8d4``, Stable Diffusion's.
+
+    Attributes:
+        latent_channels: channels of the latent.
+        base_channels: a multiple of 32.
+        channel_multipliers: width of each level relative to ``base_channels``, from full resolution down; each level
+            but the first halves the side.
+        blocks_per_level: residual blocks in each level of the encoder; the decoder has one more.
+        attention_levels: levels, counted from 0 at full resolution, with attention after each block. The middle has
+            attention always.
+    """
+
+    kind: Literal["kl"] = "kl"
+    latent_channels: int = Field(4, ge=1)
+    base_channels: int = Field(128, ge=_GROUPS, multiple_of=_GROUPS)
+    channel_multipliers: tuple[int, ...] = Field((1, 2, 4, 4), min_length=1)
+    blocks_per_level: int = Field(2, ge=1)
+    attention_levels: tuple[int, ...] = ()
+
+    @field_validator("channel_multipliers")
+    @classmethod
+    def _positive(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if min(value) < 1:
+            raise ValueError(f"{value} holds a multiplier below 1")
+        return value
+
+    @field_validator("attention_levels")
+    @classmethod
+    def _levels_exist(cls, value: tuple[int, ...], info: Any) -> tuple[int, ...]:
+        levels = len(info.data.get("channel_multipliers", ()))
+        if any(not 0 <= level < levels for level in value):
+            raise ValueError(f"{value} names a level that does not exist; allowed: 0 to {levels - 1}")
+        return tuple(sorted(set(value)))
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> Self:
+        """A published autoencoder by name, ``f8d4`` or ``f16d32``, with fields changed by keyword.
+
+        Raises:
+            UserError: for an unknown name (with a suggestion) or a value that is not allowed.
+        """
+        if name not in _PRESETS:
+            raise UserError(
+                f"{name!r} is not a KL autoencoder preset; allowed: {', '.join(_PRESETS)}{suggest(name, _PRESETS)}"
+            )
+        return cls(**(_PRESETS[name] | changes))
+
+    @property
+    def factor(self) -> int:
+        """Side of an image divided by the side of its latent."""
+        return 2 ** (len(self.channel_multipliers) - 1)
+
+    def build(self, image_channels: int = 3) -> KLAutoencoder:
+        """The autoencoder, with random weights."""
+        return KLAutoencoder(self, image_channels)
+
+
+class KLAutoencoder(Autoencoder):
+    """diffusers' `AutoencoderKL`, which is ``model``, behind the project's interface."""
+
+    def __init__(self, config: KLConfig, image_channels: int = 3) -> None:
+        super().__init__(
+            latent_channels=config.latent_channels, factor=config.factor, image_channels=image_channels
+        )
+        # diffusers takes a second to import; a run with another autoencoder does not need it.
+        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+        self.config = config
+        attends = [level in config.attention_levels for level in range(len(config.channel_multipliers))]
+        self.model = AutoencoderKL(
+            in_channels=image_channels,
+            out_channels=image_channels,
+            down_block_types=tuple("AttnDownEncoderBlock2D" if on else "DownEncoderBlock2D" for on in attends),
+            up_block_types=tuple("AttnUpDecoderBlock2D" if on else "UpDecoderBlock2D" for on in reversed(attends)),
+            block_out_channels=tuple(config.base_channels * multiplier for multiplier in config.channel_multipliers),
+            layers_per_block=config.blocks_per_level,
+            latent_channels=config.latent_channels,
+            norm_num_groups=_GROUPS,
+            scaling_factor=1.0,
+        )
+
+    def moments(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b kk m n"]:
+        """Means and log-variances of the posterior, along the channels."""
+        return self.model.quant_conv(self.model.encoder(images))
+
+    def decode(self, z: Float[Tensor, "b k m n"]) -> Float[Tensor, "b c h w"]:
+        """Images, about -1..1, of raw latents."""
+        return self.model.decoder(self.model.post_quant_conv(z))
+
+    def compile_parts(self) -> list[nn.Module]:
+        """The blocks of each level, the middles included."""
+        encoder, decoder = self.model.encoder, self.model.decoder
+        return [*encoder.down_blocks, encoder.mid_block, decoder.mid_block, *decoder.up_blocks]
