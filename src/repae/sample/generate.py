@@ -1,0 +1,118 @@
+"""Images from noise: one function from labels to pixels, the same image for any batch size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from repae.config import UserError
+from repae.flow import Guidance, Path, Sampler, guide
+from repae.runtime.precision import Precision
+from repae.runtime.seeds import generator
+
+CPU = torch.device("cpu")
+UNGUIDED = Guidance(scale=1.0, low=0.0, high=1.0)
+
+
+@runtime_checkable
+class Source(Protocol):
+    """What images are drawn from; `repae.models.bundle.Bundle` is one.
+
+    `latent_shape` is (c, h, w); `null_label` the class that stands for none, or None where there is none.
+    """
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]: ...  # noqa: D102
+
+    @property
+    def null_label(self) -> int | None: ...  # noqa: D102
+
+    def velocity(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor: ...  # noqa: D102
+
+    def decode(self, x: Tensor) -> Tensor: ...  # noqa: D102
+
+
+def generate(
+    source: Source,
+    labels: Int[Tensor, " n"],
+    *,
+    sampler: Sampler,
+    path: Path,
+    precision: Precision,
+    guidance: Guidance = UNGUIDED,
+    seed: int = 0,
+    batch_size: int = 256,
+    first: int = 0,
+) -> UInt8[Tensor, "n c h w"]:
+    """One image for each label, on the CPU, 0..255.
+
+    Image i starts from noise that depends on (seed, `first` + i) only, and a stochastic sampler's noise on that and the
+    step: batch size, number of images and kind of device change no bit of either.
+
+    Args:
+        source: velocity field and decoder, on `precision.device`.
+        labels: the class of every image.
+        sampler: from noise to data.
+        path: the path that the velocity field was trained on.
+        precision: of the velocity field; the latents are decoded in float32.
+        guidance: classifier-free guidance; none by default.
+        seed: of all noise.
+        batch_size: images at once; guidance doubles it inside the network.
+        first: number of the first image, to draw a long list of images in parts.
+
+    Raises:
+        UserError: no labels, a batch size below 1, or guidance without a null class.
+    """
+    batches = generate_batches(
+        source, labels, sampler=sampler, path=path, precision=precision, guidance=guidance, seed=seed,
+        batch_size=batch_size, first=first,
+    )  # fmt: skip
+    return torch.cat(list(batches))
+
+
+def generate_batches(
+    source: Source,
+    labels: Int[Tensor, " n"],
+    *,
+    sampler: Sampler,
+    path: Path,
+    precision: Precision,
+    guidance: Guidance = UNGUIDED,
+    seed: int = 0,
+    batch_size: int = 256,
+    first: int = 0,
+) -> Iterator[UInt8[Tensor, "b c h w"]]:
+    """The images of `generate` in order, a batch at a time, so that long lists need not fit into memory."""
+    if len(labels) == 0 or batch_size < 1:
+        raise UserError(f"{len(labels)} labels in batches of {batch_size}: at least 1 of each is needed")
+    device = precision.device
+
+    def network(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        with precision.autocast():
+            return source.velocity(x, t, y).float()
+
+    for start in range(0, len(labels), batch_size):
+        y = labels[start : start + batch_size].to(device)
+        numbers = range(first + start, first + start + len(y))
+
+        def noise(step: int, like: Tensor, numbers: range = numbers) -> Tensor:
+            return step_noise(seed, numbers, step, source.latent_shape).to(like.device)
+
+        x = image_noise(seed, numbers, source.latent_shape).to(device)
+        field = guide(network, y, source.null_label, guidance)
+        with torch.no_grad():
+            yield source.decode(sampler.run(field, x, noise, path)).cpu()
+
+
+def image_noise(seed: int, numbers: range, shape: tuple[int, ...]) -> Float[Tensor, "b *shape"]:
+    """The standard normal noise that images of these numbers start from, float32 on the CPU."""
+    return torch.stack([torch.randn(shape, generator=generator(CPU, seed, "image", i)) for i in numbers])
+
+
+def step_noise(seed: int, numbers: range, step: int, shape: tuple[int, ...]) -> Float[Tensor, "b *shape"]:
+    """The standard normal noise of one step of a stochastic sampler, float32 on the CPU."""
+    return torch.stack([torch.randn(shape, generator=generator(CPU, seed, "image", i, step)) for i in numbers])

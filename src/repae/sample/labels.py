@@ -1,0 +1,42 @@
+"""Which classes to draw."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from repae.config import UserError
+
+
+def balanced_labels(count: int, num_classes: int) -> Int64[Tensor, " n"]:
+    """`count` labels in ascending order, every class as often as every other, the first ones once more if need be."""
+    _positive(count)
+    return torch.arange(count).remainder(num_classes).sort().values
+
+
+def labels_like(labels: Int64[Tensor, " m"], count: int) -> Int64[Tensor, " n"]:
+    """`count` labels in ascending order with the class shares of `labels` (largest remainders get what is left over).
+
+    With `count` equal to the number of `labels` these are the same labels, sorted.
+    """
+    _positive(count)
+    counts = torch.bincount(labels.cpu())
+    exact = counts.double() * count / len(labels)
+    shares = exact.floor().long()
+    left = count - int(shares.sum())
+    shares[(exact - shares).sort(descending=True, stable=True).indices[:left]] += 1
+    return torch.repeat_interleave(torch.arange(len(counts)), shares)
+
+
+def grid_labels(num_classes: int, rows: int = 10, columns: int = 10) -> Int64[Tensor, " n"]:
+    """Labels of a grid whose every row is one class: all classes, or `rows` of them spread evenly."""
+    chosen = torch.arange(num_classes)
+    if num_classes > rows:
+        chosen = torch.linspace(0, num_classes - 1, rows).round().long()
+    return chosen.repeat_interleave(columns)
+
+
+def _positive(count: int) -> None:
+    if count < 1:
+        raise UserError(f"{count} images were asked for; at least 1 is needed")

@@ -1,0 +1,92 @@
+"""Pictures of images: grids, real against reconstructed, and the files they go into."""
+
+from __future__ import annotations
+
+import io
+import os
+import secrets
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Int, UInt8
+from PIL import Image
+from torch import Tensor
+
+from repae.config import UserError, write_atomic
+
+READABLE = 64
+GAP = 4
+BACKGROUND = 96
+ERROR_GAIN = 8
+
+
+def grid(
+    images: UInt8[Tensor, "n c h w"], columns: int, readable: int = READABLE
+) -> UInt8[np.ndarray, "height width c"]:
+    """Images in rows of `columns` with grey gaps; small ones enlarged by a whole factor to `readable` px or more.
+
+    Cells that are left over in the last row stay grey. 1 or 3 channels.
+    """
+    if len(images) == 0 or columns < 1 or images.shape[1] not in (1, 3):
+        raise UserError(
+            f"no grid of {columns} columns can be made of images {tuple(images.shape)}; "
+            "allowed: at least 1 column and 1 image of 1 or 3 channels"
+        )
+    scale = max(1, -(-readable // min(images.shape[-2:])))
+    cells = images.cpu().repeat_interleave(scale, -2).repeat_interleave(scale, -1).permute(0, 2, 3, 1).numpy()
+    height, width, channels = (*cells.shape[1:3], cells.shape[3])
+    rows = -(-len(cells) // columns)
+    sheet = np.full((rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, channels), BACKGROUND, np.uint8)
+    for index, cell in enumerate(cells):
+        top, left = (GAP + place * size for place, size in zip(divmod(index, columns), (height + GAP, width + GAP)))
+        sheet[top : top + height, left : left + width] = cell
+    return sheet
+
+
+def pairs(
+    real: UInt8[Tensor, "n c h w"], reconstructed: UInt8[Tensor, "n c h w"], columns: int = 10
+) -> UInt8[np.ndarray, "height width c"]:
+    """Rows of three: real images, their reconstructions, and the difference enlarged 8 times around mid-grey.
+
+    A lattice that a decoder prints is hard to see in an image and plain in the difference.
+    """
+    assert real.shape == reconstructed.shape, (real.shape, reconstructed.shape)
+    difference = (reconstructed.float() - real.float()) * ERROR_GAIN + 128
+    columns = min(columns, len(real))
+    whole = len(real) // columns * columns
+    kinds = torch.stack([real, reconstructed, difference.clamp(0, 255).to(torch.uint8)])[:, :whole]
+    rows = kinds.unflatten(1, (-1, columns)).transpose(0, 1).flatten(0, 2)
+    return grid(rows, columns)
+
+
+def png(picture: UInt8[np.ndarray, "h w c"]) -> bytes:
+    """A picture of 1 or 3 channels as a PNG file."""
+    image = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
+    out = io.BytesIO()
+    image.save(out, "PNG", optimize=True)
+    return out.getvalue()
+
+
+def write_png(path: str | Path, picture: UInt8[np.ndarray, "h w c"]) -> None:
+    """Write a PNG file whole or not at all; parent folders are made."""
+    write_atomic(path, png(picture))
+
+
+def write_npz(path: str | Path, images: UInt8[Tensor, "n c h w"], labels: Int[Tensor, " n"]) -> None:
+    """Write the file that evaluation suites read: `arr_0` `[N, H, W, C]` uint8, and `labels` `[N]` int64 beside it.
+
+    The layout of guided diffusion's (ADM, arXiv 2105.05233) sample files. Whole or not at all; folders are made.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
+    try:
+        # Not through memory: fifty thousand images of 256 px are ten gigabytes.
+        with temporary.open("wb") as file:
+            np.savez(file, arr_0=images.cpu().permute(0, 2, 3, 1).numpy(), labels=labels.cpu().long().numpy())
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from repae.config import UserError
+from repae.sample import grid, pairs, png, write_npz, write_png
+
+
+def _images(n=5, c=1, size=32):
+    return torch.randint(256, (n, c, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_image_is_in_the_grid_unaltered(channels):
+    """A grid shows pixels, enlarged but not smoothed; cells left over are grey."""
+    images = _images(5, channels)
+    sheet = grid(images, 3)
+    assert sheet.shape == (2 * 68 + 4, 3 * 68 + 4, channels)
+    for index in range(5):
+        top, left = 4 + 68 * (index // 3), 4 + 68 * (index % 3)
+        cell = sheet[top : top + 64, left : left + 64]
+        assert np.array_equal(cell[::2, ::2], images[index].permute(1, 2, 0)) and np.array_equal(cell[::2], cell[1::2])
+    assert (sheet[72:, 140:] == 96).all()
+
+
+@pytest.mark.parametrize(("size", "cell"), [(8, 64), (48, 96), (64, 64), (256, 256)])
+def test_small_images_become_readable_and_large_ones_stay(size, cell):
+    """Only whole factors: no pixel is wider than its neighbour."""
+    assert grid(_images(1, 1, size), 1).shape[0] == cell + 8
+
+
+def test_pairs_stand_above_each_other():
+    """Real above reconstructed above their difference, which is mid-grey where nothing differs."""
+    real = _images(4)
+    rebuilt = real.clone()
+    rebuilt[1] = (real[1].int() // 2 + 10).to(torch.uint8)
+    sheet = pairs(real, rebuilt, columns=2)
+    rows = [sheet[4 + 68 * row : 68 + 68 * row] for row in range(6)]
+    assert np.array_equal(rows[0][::2, 4:68:2], real[0].permute(1, 2, 0))
+    assert np.array_equal(rows[1][::2, 72:136:2], rebuilt[1].permute(1, 2, 0))
+    assert (rows[2][:, 4:68] == 128).all() and (rows[2][:, 72:136] != 128).any()
+    assert np.array_equal(rows[3], rows[4])
+
+
+def test_pairs_of_few_images_fill_one_row():
+    """Fewer images than columns are no error."""
+    assert pairs(_images(3), _images(3), columns=10).shape == (3 * 68 + 4, 3 * 68 + 4, 1)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_png_files_hold_the_picture(tmp_path, channels):
+    """Grey stays grey, colour stays colour, bit for bit; folders are made."""
+    sheet = grid(_images(2, channels), 2)
+    write_png(tmp_path / "samples" / "grid.png", sheet)
+    read = Image.open(tmp_path / "samples" / "grid.png")
+    assert read.mode == ("L" if channels == 1 else "RGB")
+    assert np.array_equal(np.asarray(read).reshape(sheet.shape), sheet)
+    assert Image.open(io.BytesIO(png(sheet))).size == (sheet.shape[1], sheet.shape[0])
+
+
+def test_npz_files_are_what_evaluation_suites_read(tmp_path):
+    """arr_0 is [N, H, W, C] uint8 with labels beside it, and no temporary file is left."""
+    images, labels = _images(3, 3), torch.tensor([2, 0, 1])
+    write_npz(tmp_path / "out" / "samples.npz", images, labels)
+    with np.load(tmp_path / "out" / "samples.npz") as file:
+        assert sorted(file.files) == ["arr_0", "labels"]
+        assert file["arr_0"].dtype == np.uint8 and file["arr_0"].shape == (3, 32, 32, 3)
+        assert np.array_equal(file["arr_0"][1], images[1].permute(1, 2, 0)) and file["labels"].tolist() == [2, 0, 1]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["samples.npz"]
+
+
+@pytest.mark.parametrize("images", [_images(0), _images(2, 4)])
+def test_what_makes_no_picture_is_refused(images):
+    """No images, or channels that no picture has."""
+    with pytest.raises(UserError, match="1 or 3 channels"):
+        grid(images, 2)
