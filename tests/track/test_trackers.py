@@ -144,7 +144,7 @@ def test_a_tracker_needs_only_log():
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"), [(0.4, "0 s"), (59.6, "1 min 00 s"), (185, "3 min 05 s"), (7805, "2 h 10 min")]
+    ("seconds", "words"), [(0.4, "0 s"), (59.6, "1 min 00 s"), (185.0, "3 min 05 s"), (7805.0, "2 h 10 min")]
 )
 def test_durations_read_naturally(seconds, words):
     """ETA in the units a person thinks in."""
