@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from repae import flow as flow
     from repae import losses as losses
     from repae import models as models
-    from repae.recipes import load as load
-    from repae.recipes import train as train
+    from repae.recipes.load import load as load
+    from repae.recipes.run import train as train
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "flow", "load", "losses", "models", "train"]
@@ -28,8 +28,8 @@ class _TrainRoom(ModuleType):
     """`repae.train` is a room of the package and, for its users, the function that trains: the module is callable."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """`repae.recipes.train` with the same arguments."""
-        return importlib.import_module("repae.recipes").train(*args, **kwargs)
+        """`repae.recipes.run.train` with the same arguments."""
+        return importlib.import_module("repae.recipes.run").train(*args, **kwargs)
 
 
 class _Package(ModuleType):
@@ -47,7 +47,7 @@ def __getattr__(name: str) -> Any:
     if name in _ROOMS:
         return importlib.import_module(f"repae.{name}")
     if name == "load":
-        return importlib.import_module("repae.recipes").load
+        return importlib.import_module("repae.recipes.load").load
     raise AttributeError(f"module 'repae' has no attribute {name!r}")
 
 
