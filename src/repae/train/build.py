@@ -19,7 +19,7 @@ from repae.models.teachers.targets import Targets, check_tokens
 from repae.runtime.ema import EMA
 from repae.runtime.optimise import AdamWConfig, Optimiser
 from repae.runtime.precision import Precision
-from repae.runtime.seeds import generator
+from repae.runtime.seeds import seed_of
 from repae.runtime.wrapping import wrap
 from repae.train.draw import Randomness
 from repae.train.methods import Naive, Repa, RepaE, VaeOnly
@@ -58,7 +58,7 @@ def build_discriminator(setup: TrainSetup, image_channels: int) -> PatchGAN | No
     if setup.discriminator is None or setup.losses.discriminator_weight == 0 or setup.losses.discriminator_factor == 0:
         return None
     with _seeded(setup.seed, "discriminator"):
-        return PatchGAN(setup.discriminator.replace(in_channels=image_channels))
+        return PatchGAN(setup.discriminator.patch_gan(image_channels))
 
 
 def build_models(
@@ -184,5 +184,5 @@ def _prepare(module: nn.Module, device: torch.device, *, trained: bool) -> None:
 def _seeded(seed: int, player: str) -> Iterator[None]:
     """Initial weights as a function of (seed, player), the caller's random state untouched."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator("cpu", seed, "weights", player).initial_seed())
+        torch.manual_seed(seed_of(seed, "weights", player))
         yield

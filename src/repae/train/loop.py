@@ -13,7 +13,7 @@ from pydantic import Field
 from repae.config import Config
 from repae.data.batch import Batch
 from repae.runtime.checkpoint import CheckpointStore
-from repae.runtime.distributed import all_reduce_sum, world
+from repae.runtime.distributed import World, any_process, world
 from repae.runtime.precision import Precision
 from repae.runtime.seeds import Share
 from repae.runtime.watchdog import Interrupt
@@ -73,6 +73,7 @@ class Loop:
         images: size of the data set, for the epoch count.
         trackers: receive one row of metrics per logging interval, on the main process.
         hooks: run every so many steps on all processes.
+        among: the processes that share the batches; all of them unless the step says otherwise.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Loop:
         images: int,
         trackers: Sequence[Tracker] = (),
         hooks: Sequence[Hook] = (),
+        among: World | None = None,
     ) -> None:
         self.step = step
         self.batches = batches
@@ -99,6 +101,7 @@ class Loop:
         self.images = images
         self.trackers = trackers
         self.hooks = hooks
+        self.among = world() if among is None else among
         self._meter = Meter(tolerant=precision.name == "fp16")
         self._record = Record(config.best)
         self._parts = {**step.parts(), "meter": self._meter, "record": self._record}
@@ -120,10 +123,9 @@ class Loop:
                 logging = last or done % self.config.log_every == 0
                 row = (self._meter.read() if logging else {}) | self._run_hooks(done)
                 self._log(done, row, clock)
-                best = self._record.improves(row)
+                best = self._record.update(row)
                 # Ranks hear of a signal at different moments; at a logging interval they agree.
-                stop = logging and bool(all_reduce_sum(torch.tensor(float(interrupt.requested), device=self.device)))
-                stop = stop or (world().size == 1 and interrupt.requested)
+                stop = (logging or world().size == 1) and any_process(interrupt.requested)
                 if best or stop or last or done % self.config.checkpoint_every == 0:
                     self.store.save(done, self._parts, self.meta, best=best)
                 if stop:
@@ -132,9 +134,7 @@ class Loop:
 
     def _resume(self) -> int:
         newest = self.store.latest()
-        if newest is None:
-            return 0
-        done = self.store.load(newest, self._parts)["step"]
+        done = 0 if newest is None else self.store.load(newest, self._parts).step
         for tracker in self.trackers:
             tracker.resume(done)
         return done
@@ -144,7 +144,7 @@ class Loop:
         micros = self.config.accumulate
         for micro in range(micros):
             synchronise(self.step.modules(), on=micro == micros - 1)
-            share = Share(micro, micros, world().rank, world().size)
+            share = Share(micro, micros, self.among.rank, self.among.size)
             batch = next(batches).to(self.device)
             with self.precision.autocast():
                 self._meter.add(self.step(batch, done, share))
@@ -188,15 +188,16 @@ class Record:
         self.config = config
         self.value: float | None = None
 
-    def improves(self, row: dict[str, float]) -> bool:
-        """True when ``row`` holds a better value of the metric than ever before, which it then becomes."""
+    def update(self, row: dict[str, float]) -> dict[str, float] | bool:
+        """The metric by name when ``row`` holds a better value than ever before, which it then becomes; else False."""
         if self.config is None or self.config.metric not in row:
             return False
         value = row[self.config.metric]
         better = self.value is None or (value < self.value if self.config.goal == "min" else value > self.value)
-        if better:
-            self.value = value
-        return better
+        if not better:
+            return False
+        self.value = value
+        return {self.config.metric: value}
 
     def state_dict(self) -> dict[str, Any]:
         """The best value."""

@@ -51,6 +51,18 @@ class GeneratorConfig(Config):
         return SiTConfig(input_size=input_size, in_channels=in_channels, num_classes=num_classes, **own)
 
 
+class DiscriminatorConfig(Config):
+    """Architecture of the PatchGAN; its input channels follow from the data."""
+
+    ndf: int = Field(64, ge=1)
+    n_layers: int = Field(3, ge=1)
+    norm: Literal["batch", "act"] = "batch"
+
+    def patch_gan(self, in_channels: int) -> PatchGANConfig:
+        """The full configuration of the discriminator for images of so many channels."""
+        return PatchGANConfig(in_channels=in_channels, **self.model_dump())
+
+
 class LatentNormConfig(Config):
     """Normaliser between autoencoder and denoiser: ``live`` tracks the latents, ``fixed`` keeps its first statistics."""
 
@@ -73,7 +85,7 @@ class TrainSetup(Config):
     method: Method = RepaE()
     vae: Vae = KLConfig()
     sit: GeneratorConfig = GeneratorConfig()
-    discriminator: PatchGANConfig | None = PatchGANConfig()
+    discriminator: DiscriminatorConfig | None = DiscriminatorConfig()
     losses: AutoencoderLossConfig = AutoencoderLossConfig()
     latent_norm: LatentNormConfig = LatentNormConfig()
     path: AnyPath = LinearPath()

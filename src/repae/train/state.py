@@ -23,6 +23,13 @@ BundleName = Literal["live", "ema", "reference"]
 """Which weights, autoencoder and statistics go together: all live; all averaged over the same steps; or the
 reference's mixture, averaged denoiser and statistics with the live autoencoder."""
 
+BUNDLES: dict[BundleName, tuple[str, str, str]] = {
+    "live": ("denoiser", "vae", "latent_norm"),
+    "ema": ("ema_denoiser", "ema_vae", "ema_latent_norm"),
+    "reference": ("ema_denoiser", "vae", "ema_latent_norm"),
+}
+"""The parts of a checkpoint, denoiser, autoencoder and statistics, that each bundle puts together."""
+
 Metrics = dict[str, Tensor]
 """Device scalars by name; nobody waits for them before the logging interval."""
 
@@ -76,21 +83,20 @@ class Averages:
         self.vae.update()
         self.latent_norm.update()
 
-    def parts(self) -> dict[str, Stateful]:
+    def parts(self) -> dict[str, EMA]:
         """The three averages, by their names in a checkpoint."""
         return {"ema_denoiser": self.denoiser, "ema_vae": self.vae, "ema_latent_norm": self.latent_norm}
 
 
 def bundle(name: BundleName, models: Models, averages: Averages) -> Bundle:
     """The named combination; loose parts are never handed out."""
-    live_vae: Any = unwrap(models.vae)
-    live_denoiser: Any = unwrap(models.denoiser)
-    if name == "live":
-        return Bundle(name, live_denoiser, live_vae, models.latent_norm)
-    averaged: Any = averages.denoiser.module
-    statistics: Any = averages.latent_norm.module
-    vae: Any = averages.vae.module if name == "ema" else live_vae
-    return Bundle(name, averaged, vae, statistics)
+    modules: dict[str, Any] = {
+        "denoiser": unwrap(models.denoiser),
+        "vae": unwrap(models.vae),
+        "latent_norm": models.latent_norm,
+        **{part: average.module for part, average in averages.parts().items()},
+    }
+    return Bundle(name, *(modules[part] for part in BUNDLES[name]))
 
 
 def to_symmetric(images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:

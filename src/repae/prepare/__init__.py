@@ -1,0 +1,1 @@
+"""What is computed from the data before a training starts."""
