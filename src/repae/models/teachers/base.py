@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
-from typing_extensions import Self
 
 
 class Teacher(nn.Module, ABC):
@@ -35,6 +34,6 @@ class Teacher(nn.Module, ABC):
     def forward(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
         """Patch tokens in float32, row by row from the top left corner, without a graph."""
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> Teacher:
         """Stays in eval mode whatever ``mode`` says: batch statistics or dropout would make targets that move."""
         return super().train(False)

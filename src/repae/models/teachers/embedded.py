@@ -16,7 +16,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from repae.config import Config, UserError, check, write_atomic
 from repae.models.sit import position_table
@@ -47,7 +46,7 @@ class EmbeddedTeacherConfig(Config):
     position_scale: float = Field(0.2, ge=0)
 
     @model_validator(mode="after")
-    def _heads_fit(self) -> Self:
+    def _heads_fit(self) -> EmbeddedTeacherConfig:
         if self.dim % self.heads or self.dim % 4:
             raise ValueError(f"the last of widths is {self.dim}; it must be a multiple of 4 and of heads {self.heads}")
         return self
@@ -95,10 +94,17 @@ class EmbeddedNetwork(nn.Module):
             maps.append(images)
         return maps
 
+    def local(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
+        """Tokens that know little beyond their own place, row by row from the top left corner."""
+        return self.feature_maps(images)[-1].flatten(2).transpose(1, 2)
+
+    def mixed(self, local: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        """Tokens that have seen each other."""
+        return self.norm(self.block(local + self.positions))
+
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
         """Tokens, row by row from the top left corner."""
-        tokens = self.feature_maps(images)[-1].flatten(2).transpose(1, 2)
-        return self.norm(self.block(tokens + self.positions))
+        return self.mixed(self.local(images))
 
 
 class EmbeddedTeacher(Teacher):
@@ -134,8 +140,7 @@ class EmbeddedTeacher(Teacher):
     @torch.no_grad()
     def forward(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
         """Tokens minus the mean token of their place, float32."""
-        self._check(images)
-        return self.network(images.float() / 255).float() - self.centre
+        return self._raw(images) - self.centre
 
     def features(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b c2 h2 w2"]]:
         """Maps of the three convolutional stages for images in [-1, 1]; differentiable in the images."""
@@ -148,8 +153,7 @@ class EmbeddedTeacher(Teacher):
         total = torch.zeros_like(self.centre, dtype=torch.float64, device="cpu")
         count = 0
         for images in batches:
-            raw = self(images.to(self.centre.device)) + self.centre
-            total += raw.sum(0, dtype=torch.float64 if raw.device.type != "mps" else None).cpu()
+            total += self._raw(images.to(self.centre.device)).cpu().double().sum(0)
             count += len(images)
         assert count, "the mean over no images"
         self.centre.copy_(total / count)
@@ -176,7 +180,7 @@ class EmbeddedTeacher(Teacher):
         write_atomic(Path(folder) / _FACTS, json.dumps(facts, indent=2) + "\n")
 
     @classmethod
-    def load(cls, folder: str | Path) -> Self:
+    def load(cls, folder: str | Path) -> EmbeddedTeacher:
         """The teacher that `save` wrote.
 
         Raises:
@@ -204,6 +208,10 @@ class EmbeddedTeacher(Teacher):
             raise UserError(f"{weights_file} does not fit its description: {error}") from None
         teacher.origin = facts.get("origin", {})
         return teacher
+
+    def _raw(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
+        self._check(images)
+        return self.network(images.float() / 255).float()
 
     def _check(self, images: Tensor) -> None:
         config = self.config

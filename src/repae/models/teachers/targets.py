@@ -1,0 +1,181 @@
+"""What the denoiser's tokens are aligned to: teacher tokens computed on the spot, looked up, or averaged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+
+from repae.config import UserError
+from repae.models.teachers.base import Teacher
+from repae.models.teachers.degeneracy import class_means
+
+
+class Targets(Protocol):
+    """Alignment targets of a batch, one set of tokens for each teacher.
+
+    Attributes:
+        dims: width of each teacher's tokens.
+        tokens: number of each teacher's tokens.
+        names: what each teacher is called in errors.
+    """
+
+    dims: tuple[int, ...]
+    tokens: tuple[int, ...]
+    names: tuple[str, ...]
+
+    def __call__(
+        self, images: UInt8[Tensor, "b c h w"], labels: Int64[Tensor, " b"], indices: Int64[Tensor, " b"]
+    ) -> list[Float[Tensor, "b _ _"]]:
+        """For each teacher float32 tokens ``[B, N, D]`` on the device of ``images``, without a graph."""
+        ...
+
+
+class NoTargets:
+    """For training without alignment."""
+
+    dims: tuple[int, ...] = ()
+    tokens: tuple[int, ...] = ()
+    names: tuple[str, ...] = ()
+
+    def __call__(
+        self, images: UInt8[Tensor, "b c h w"], labels: Int64[Tensor, " b"], indices: Int64[Tensor, " b"]
+    ) -> list[Float[Tensor, "b _ _"]]:
+        """No tokens."""
+        return []
+
+
+class OnlineTargets:
+    """Every batch is shown to the teachers, as it is, mirrored images included."""
+
+    def __init__(self, teachers: Sequence[Teacher], resolution: int) -> None:
+        self.teachers = tuple(teachers)
+        self.dims = tuple(teacher.dim for teacher in teachers)
+        self.tokens = tuple(teacher.tokens(resolution) for teacher in teachers)
+        self.names = tuple(teacher.name for teacher in teachers)
+
+    def __call__(
+        self, images: UInt8[Tensor, "b c h w"], labels: Int64[Tensor, " b"], indices: Int64[Tensor, " b"]
+    ) -> list[Float[Tensor, "b _ _"]]:
+        """The teachers' tokens of ``images``."""
+        return [teacher(images) for teacher in self.teachers]
+
+
+class _Tables:
+    """Tokens looked up in one table for each teacher, the tables being on the device of the batches."""
+
+    def __init__(self, tables: Sequence[Float[Tensor, "_ _ _"]], names: Sequence[str] | None) -> None:
+        assert len({len(table) for table in tables}) <= 1, "every teacher has seen the same images"
+        self.tables = tuple(tables)
+        self.dims = tuple(table.shape[2] for table in tables)
+        self.tokens = tuple(table.shape[1] for table in tables)
+        self.names = tuple(names) if names else tuple(f"number {k}" for k in range(1, len(tables) + 1))
+
+    def _rows(self, rows: Int64[Tensor, " b"]) -> list[Float[Tensor, "b _ _"]]:
+        return [table[rows] for table in self.tables]
+
+
+class CachedTargets(_Tables):
+    """Tokens computed once for every image of the data set and found again by its index.
+
+    Only for images that never change: a mirrored image would meet the tokens of the unmirrored one.
+
+    Args:
+        tables: for each teacher ``[n, N, D]``, as `cache_tokens` makes them, on the device of the batches.
+        names: of the teachers.
+    """
+
+    def __init__(self, tables: Sequence[Float[Tensor, "_ _ _"]], names: Sequence[str] | None = None) -> None:
+        super().__init__(tables, names)
+
+    def __call__(
+        self, images: UInt8[Tensor, "b c h w"], labels: Int64[Tensor, " b"], indices: Int64[Tensor, " b"]
+    ) -> list[Float[Tensor, "b _ _"]]:
+        """The rows of ``indices``."""
+        return self._rows(indices)
+
+
+class ClassMeanTargets(_Tables):
+    """The mean tokens of each (class, place): a control that holds nothing but what the label already says.
+
+    What alignment gains with these it owes to the labels, which reach the denoiser anyway.
+
+    Args:
+        tables: for each teacher the tokens of all images, ``[n, N, D]``.
+        labels: their classes.
+        names: of the teachers.
+    """
+
+    def __init__(
+        self,
+        tables: Sequence[Float[Tensor, "_ _ _"]],
+        labels: Int64[Tensor, " n"],
+        names: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__([class_means(table, labels.to(table.device)) for table in tables], names)
+
+    def __call__(
+        self, images: UInt8[Tensor, "b c h w"], labels: Int64[Tensor, " b"], indices: Int64[Tensor, " b"]
+    ) -> list[Float[Tensor, "b _ _"]]:
+        """The rows of ``labels``."""
+        return self._rows(labels)
+
+
+@torch.no_grad()
+def cache_tokens(
+    teacher: Teacher,
+    images: UInt8[Tensor, "n c h w"] | Iterable[UInt8[Tensor, "_ c h w"]],
+    *,
+    device: torch.device | str = "cpu",
+    batch_size: int = 256,
+) -> Float[Tensor, "n l d"]:
+    """Tokens of all images, float32 on the CPU.
+
+    Args:
+        teacher: on ``device``.
+        images: in one tensor, which is taken in batches of ``batch_size``, or as batches.
+        device: where the teacher is.
+        batch_size: changes the memory needed and nothing else.
+    """
+    batches = images.split(batch_size) if isinstance(images, Tensor) else images
+    return torch.cat([teacher(batch.to(device)).cpu() for batch in batches])
+
+
+def check_tokens(targets: Targets, sit_tokens: int, z_dims: Sequence[int] | None = None) -> None:
+    """Refuse targets that do not fit the denoiser, before anything is trained.
+
+    Args:
+        targets: the alignment targets.
+        sit_tokens: number of the denoiser's tokens.
+        z_dims: widths of the projectors, where they exist already.
+
+    Raises:
+        UserError: a teacher has another number of tokens than the denoiser, or there is not exactly one projector of
+            its width for each teacher.
+    """
+    for name, tokens in zip(targets.names, targets.tokens, strict=True):
+        if tokens != sit_tokens:
+            raise UserError(
+                f"teacher {name} gives {_grid(tokens)} tokens, the SiT has {_grid(sit_tokens)}; they must be equal: "
+                f"set sit.patch_size to another value, or choose a teacher (for a timm one: its grid) "
+                f"with {_grid(sit_tokens)} tokens"
+            )
+    if z_dims is not None and tuple(z_dims) != targets.dims:
+        if len(z_dims) != len(targets.dims):
+            raise UserError(
+                f"{len(targets.dims)} teachers meet {len(z_dims)} projectors; each teacher needs one: "
+                f"build the denoiser with z_dims {list(targets.dims)}"
+            )
+        raise UserError(
+            f"the teachers' tokens have widths {list(targets.dims)}, the projectors give {list(z_dims)}; "
+            f"build the denoiser with z_dims {list(targets.dims)}, or give the teachers in the order of the projectors"
+        )
+
+
+def _grid(tokens: int) -> str:
+    side = math.isqrt(tokens)
+    return f"{tokens} ({side} x {side})" if side * side == tokens else str(tokens)
