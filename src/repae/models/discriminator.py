@@ -26,9 +26,9 @@ class PatchGANConfig(Config):
         norm: batch norm over all processes, or ActNorm.
     """
 
-    in_channels: int = Field(3, ge=1)
-    ndf: int = Field(64, ge=1)
-    n_layers: int = Field(3, ge=1)
+    in_channels: int = Field(default=3, ge=1)
+    ndf: int = Field(default=64, ge=1)
+    n_layers: int = Field(default=3, ge=1)
     norm: Literal["batch", "act"] = "batch"
 
     @property

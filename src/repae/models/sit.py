@@ -36,15 +36,15 @@ class SiTConfig(Config):
         fused_attn: torch's fused attention instead of explicit products.
     """
 
-    input_size: int = Field(32, ge=1)
-    patch_size: int = Field(2, ge=1)
-    in_channels: int = Field(4, ge=1)
-    hidden_size: int = Field(1152, ge=4)
-    depth: int = Field(28, ge=1)
-    num_heads: int = Field(16, ge=1)
-    mlp_ratio: float = Field(4.0, gt=0)
-    num_classes: int = Field(1000, ge=1)
-    class_dropout_prob: float = Field(0.1, ge=0, le=1)
+    input_size: int = Field(default=32, ge=1)
+    patch_size: int = Field(default=2, ge=1)
+    in_channels: int = Field(default=4, ge=1)
+    hidden_size: int = Field(default=1152, ge=4)
+    depth: int = Field(default=28, ge=1)
+    num_heads: int = Field(default=16, ge=1)
+    mlp_ratio: float = Field(default=4.0, gt=0)
+    num_classes: int = Field(default=1000, ge=1)
+    class_dropout_prob: float = Field(default=0.1, ge=0, le=1)
     qk_norm: bool = False
     fused_attn: bool = True
 

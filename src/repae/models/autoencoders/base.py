@@ -45,9 +45,7 @@ class Autoencoder(nn.Module, ABC):
         self.factor = factor
         self.image_channels = image_channels
 
-    def forward(
-        self, images: Float[Tensor, "b c h w"], noise: Float[Tensor, "b k m n"]
-    ) -> AutoencoderOutput:
+    def forward(self, images: Float[Tensor, "b c h w"], noise: Float[Tensor, "b k m n"]) -> AutoencoderOutput:
         """Encode, sample z = mean + std noise, decode: all in one pass, so that data parallelism sees it.
 
         ``noise`` is standard normal, in the shape of the latent.
@@ -56,9 +54,7 @@ class Autoencoder(nn.Module, ABC):
         z = mean + torch.exp(0.5 * logvar) * noise
         return AutoencoderOutput(mean, logvar, z, self.decode(z))
 
-    def encode(
-        self, images: Float[Tensor, "b c h w"]
-    ) -> tuple[Float[Tensor, "b k m n"], Float[Tensor, "b k m n"]]:
+    def encode(self, images: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b k m n"], Float[Tensor, "b k m n"]]:
         """Mean and log-variance, the latter within -30..20, of each image's posterior.
 
         Raises:

@@ -34,10 +34,10 @@ class KLConfig(Config):
     """
 
     kind: Literal["kl"] = "kl"
-    latent_channels: int = Field(4, ge=1)
-    base_channels: int = Field(128, ge=_GROUPS, multiple_of=_GROUPS)
-    channel_multipliers: tuple[int, ...] = Field((1, 2, 4, 4), min_length=1)
-    blocks_per_level: int = Field(2, ge=1)
+    latent_channels: int = Field(default=4, ge=1)
+    base_channels: int = Field(default=128, ge=_GROUPS, multiple_of=_GROUPS)
+    channel_multipliers: tuple[int, ...] = Field(default=(1, 2, 4, 4), min_length=1)
+    blocks_per_level: int = Field(default=2, ge=1)
     attention_levels: tuple[int, ...] = ()
 
     @field_validator("channel_multipliers")
@@ -82,32 +82,33 @@ class KLAutoencoder(Autoencoder):
     """diffusers' `AutoencoderKL`, which is ``model``, behind the project's interface."""
 
     def __init__(self, config: KLConfig, image_channels: int = 3) -> None:
-        super().__init__(
-            latent_channels=config.latent_channels, factor=config.factor, image_channels=image_channels
-        )
+        super().__init__(latent_channels=config.latent_channels, factor=config.factor, image_channels=image_channels)
         # diffusers takes a second to import; a run with another autoencoder does not need it.
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
         self.config = config
         attends = [level in config.attention_levels for level in range(len(config.channel_multipliers))]
-        self.model = AutoencoderKL(
-            in_channels=image_channels,
-            out_channels=image_channels,
-            down_block_types=tuple("AttnDownEncoderBlock2D" if on else "DownEncoderBlock2D" for on in attends),
-            up_block_types=tuple("AttnUpDecoderBlock2D" if on else "UpDecoderBlock2D" for on in reversed(attends)),
-            block_out_channels=tuple(config.base_channels * multiplier for multiplier in config.channel_multipliers),
-            layers_per_block=config.blocks_per_level,
-            latent_channels=config.latent_channels,
-            norm_num_groups=_GROUPS,
-            scaling_factor=1.0,
-        )
+        sizes: dict[str, Any] = {
+            "in_channels": image_channels,
+            "out_channels": image_channels,
+            "down_block_types": tuple("AttnDownEncoderBlock2D" if on else "DownEncoderBlock2D" for on in attends),
+            "up_block_types": tuple("AttnUpDecoderBlock2D" if on else "UpDecoderBlock2D" for on in reversed(attends)),
+            "block_out_channels": tuple(config.base_channels * factor for factor in config.channel_multipliers),
+            "layers_per_block": config.blocks_per_level,
+            "latent_channels": config.latent_channels,
+            "norm_num_groups": _GROUPS,
+            "scaling_factor": 1.0,
+        }
+        self.model = AutoencoderKL(**sizes)
 
     def moments(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b kk m n"]:
         """Means and log-variances of the posterior, along the channels."""
+        assert self.model.quant_conv is not None
         return self.model.quant_conv(self.model.encoder(images))
 
     def decode(self, z: Float[Tensor, "b k m n"]) -> Float[Tensor, "b c h w"]:
         """Images, about -1..1, of raw latents."""
+        assert self.model.post_quant_conv is not None
         return self.model.decoder(self.model.post_quant_conv(z))
 
     def compile_parts(self) -> list[nn.Module]:

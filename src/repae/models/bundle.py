@@ -1,0 +1,108 @@
+"""What is used together to make images: a denoiser, the autoencoder and the statistics that belong to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+
+from repae.config import UserError
+from repae.models.autoencoders.base import Autoencoder
+from repae.models.denoiser import Denoiser
+from repae.models.latent_norm import LatentNorm
+
+
+class Bundle:
+    """A denoiser with the autoencoder and the latent statistics that it is used with, under one name.
+
+    Everything here runs without gradients and in eval mode; each module's own mode is restored afterwards, so a bundle
+    of live modules can be used between two training steps.
+
+    Raises:
+        UserError: the parts disagree about the channels of a latent.
+    """
+
+    def __init__(self, name: str, denoiser: Denoiser, vae: Autoencoder, latent_norm: LatentNorm) -> None:
+        channels = (vae.latent_channels, latent_norm.channels, denoiser.sit.config.in_channels)
+        if len(set(channels)) > 1:
+            raise UserError(
+                f"bundle {name!r}: autoencoder, latent normaliser and denoiser have {channels[0]}, {channels[1]} and "
+                f"{channels[2]} latent channels; they must agree"
+            )
+        self.name = name
+        self.denoiser = denoiser
+        self.vae = vae
+        self.latent_norm = latent_norm
+
+    @property
+    def null_label(self) -> int | None:
+        """The label that stands for "no class", or None where the model has none."""
+        return self.denoiser.sit.config.null_label
+
+    @property
+    def num_classes(self) -> int:
+        """Labels are 0..num_classes-1."""
+        return self.denoiser.sit.config.num_classes
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of a latent."""
+        config = self.denoiser.sit.config
+        return config.in_channels, config.input_size, config.input_size
+
+    @property
+    def image_channels(self) -> int:
+        """Channels of the images: 1 or 3."""
+        return self.vae.image_channels
+
+    @torch.no_grad()
+    def velocity(
+        self, x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], y: Int[Tensor, " b"]
+    ) -> Float[Tensor, "b c h w"]:
+        """Velocity at normalised latents ``x``; no label is dropped."""
+        with _evaluating(self.denoiser):
+            return self.denoiser.velocity(x, t, y)
+
+    @torch.no_grad()
+    def encode(self, images: UInt8[Tensor, "b c h w"], noise: Float[Tensor, "b k m n"]) -> Float[Tensor, "b k m n"]:
+        """Normalised latents of images, sampled from the posterior with standard normal ``noise``."""
+        with _evaluating(self.vae, self.latent_norm):
+            mean, logvar = self.vae.encode(_to_symmetric(images))
+            return self.latent_norm(mean + torch.exp(0.5 * logvar) * noise)
+
+    @torch.no_grad()
+    def decode(self, x: Float[Tensor, "b k m n"]) -> UInt8[Tensor, "b c h w"]:
+        """Images of normalised latents ``x``, which may be float64 as samplers leave them."""
+        with _evaluating(self.vae):
+            return _to_levels(self.vae.decode(self.latent_norm.denormalise(x.to(self.latent_norm.running_mean.dtype))))
+
+    @torch.no_grad()
+    def reconstruct(self, images: UInt8[Tensor, "b c h w"]) -> UInt8[Tensor, "b c h w"]:
+        """Images through the autoencoder and back, by the posterior's mean."""
+        with _evaluating(self.vae):
+            mean, _ = self.vae.encode(_to_symmetric(images))
+            return _to_levels(self.vae.decode(mean))
+
+
+def _to_symmetric(images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    return images.float() / 127.5 - 1.0
+
+
+def _to_levels(images: Float[Tensor, "b c h w"]) -> UInt8[Tensor, "b c h w"]:
+    # Rounded, not truncated: truncation darkens every image by half a level.
+    return ((images.float() + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+@contextmanager
+def _evaluating(*modules: nn.Module) -> Iterator[None]:
+    training = [part for module in modules for part in module.modules() if part.training]
+    for part in training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
