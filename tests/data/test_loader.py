@@ -55,7 +55,7 @@ def same(one: list[Batch], other: list[Batch]) -> bool:
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15)
 @given(size=st.integers(1, 60), batch_size=st.integers(1, 50), seed=st.integers(0, 9), epochs=st.integers(1, 4))
 def test_every_epoch_shows_every_image_once(size: int, batch_size: int, seed: int, epochs: int) -> None:
     """Protects against lost remainders: batches run over the ends of epochs, and are full for sets smaller than one."""
@@ -66,7 +66,7 @@ def test_every_epoch_shows_every_image_once(size: int, batch_size: int, seed: in
         assert sorted(stream[epoch * size : (epoch + 1) * size]) == list(range(size))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15)
 @given(
     size=st.integers(1, 100), world=st.sampled_from([1, 2, 3, 8]), micros=st.sampled_from([1, 2, 4]),
     share=st.integers(1, 4), start=st.integers(0, 50), flip=st.booleans(),
@@ -90,7 +90,7 @@ def test_shares_are_disjoint_and_cover(size: int, world: int, micros: int, share
         assert same([joined], [expected])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15)
 @given(
     size=st.integers(1, 100), batch_size=st.sampled_from([4, 8, 20]), cut=st.integers(0, 30),
     micros=st.sampled_from([1, 2, 4]), flip=st.booleans(),
@@ -104,7 +104,7 @@ def test_a_resumed_stream_is_the_uninterrupted_one(
     assert same(rest, whole[cut * micros :])
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=15)
 @given(one=st.integers(0, 10**6), other=st.integers(0, 10**6))
 def test_seeds_shuffle_differently(one: int, other: int) -> None:
     """Protects the seed: it decides the order."""
@@ -235,7 +235,7 @@ def running(pid: int) -> bool:
     return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="pinning needs a GPU's driver")
+@pytest.mark.gpu
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_can_be_pinned(photos: Path, workers: int) -> None:
     """Protects copies that overlap with computing."""

@@ -34,7 +34,7 @@ def tree(tmp_path: Path) -> Tree:
     return make
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.binary(min_size=0, max_size=30), max_size=20))
 def test_names_are_kept_as_they_are(raw: list[bytes]) -> None:
     """Protects file names in any encoding, and the copies that worker processes get."""
@@ -164,6 +164,12 @@ def test_the_home_folder_is_understood(tree: Tree, monkeypatch: pytest.MonkeyPat
     root = tree("cat/1.png", "dog/2.png")
     monkeypatch.setenv("HOME", str(root.parent))
     assert len(scan("~/data").names) == 2
+
+
+def test_a_path_that_cannot_be_asked_for_is_refused_in_words() -> None:
+    """Protects the user from the system's own errors."""
+    with pytest.raises(UserError, match=r"cannot be reached: File name too long|does not exist"):
+        scan("x" * 5000)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="only POSIX has file names that are no text")

@@ -15,11 +15,9 @@ from repae.data import centre_crop
 def test_centre_crop_is_bit_equal(load: Callable[[str], dict[str, Tensor]]) -> None:
     """Protects comparability: every training image of the field has gone through this crop."""
     vectors = load("centre_crop")
-    outputs = {name: re.fullmatch(r"(.+)\.output(\d+)", name) for name in vectors}
-    cases = [(match[1], int(match[2]), vectors[name]) for name, match in outputs.items() if match]
+    outputs = [(re.fullmatch(r"(.+)\.output\d*", name), tensor.numpy()) for name, tensor in vectors.items()]
+    cases = [(match[1], expected) for match, expected in outputs if match]
     assert cases
-    for case, size, expected in cases:
-        image = Image.fromarray(vectors[f"{case}.input"].numpy())
-        crop = centre_crop(image, size)
-        assert crop.shape == (size, size, 3)
-        assert np.array_equal(crop, expected.numpy()), (case, size)
+    for case, expected in cases:
+        crop = centre_crop(Image.fromarray(vectors[f"{case}.input"].numpy()), len(expected))
+        assert np.array_equal(crop, expected), (case, expected.shape)

@@ -21,8 +21,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.mode == "P":
-        image.load()
-        image.info.pop("transparency", None)
+        image = image.copy()
+        image.info.pop("transparency", None)  # Pillow would warn of some and drop all
     return image if image.mode == "RGB" else image.convert("RGB")
 
 

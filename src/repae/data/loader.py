@@ -95,7 +95,8 @@ class Loader:
             for share in self.shares:
                 place = share.of(self.batch_size)
                 positions = np.arange(start + place.start, start + place.stop)
-                yield Job(self.order.indices(positions), self.order.flips(positions) if self.dataset.flip else None)
+                indices = self.order.indices(positions)
+                yield Job(indices, self.order.flips(positions, indices) if self.dataset.flip else None)
             start += self.batch_size
 
     def _check(self, share_count: int) -> None:

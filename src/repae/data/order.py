@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from jaxtyping import Bool, Int64, UInt64
 
 from repae.runtime.seeds import seed_of
 
-ROUNDS = 8
+ROUNDS = 12
+"""Enough for every order of a small set to be equally likely; large ones would do with fewer."""
 
 
 class Order:
     """Image index of every position of an endless stream of epochs, each epoch in its own random order.
 
-    Position p belongs to epoch p // size. Inside an epoch the index is p % size sent through a Feistel network over the
-    next power of four, walked along its cycle until it falls below `size` (format-preserving encryption by cycle
-    walking: Black and Rogaway, "Ciphers with arbitrary finite domains", 2002). So every epoch is a permutation, any
-    position is found without a list of the others, and the order depends on nothing but (size, seed, position).
+    Position p belongs to epoch p // size. Inside an epoch the index is p % size sent through a Feistel network over a
+    rectangle a little larger than `size`, walked along its cycle until it falls below `size` (generalised Feistel and
+    cycle walking: Black and Rogaway, "Ciphers with arbitrary finite domains", 2002). So every epoch is a permutation,
+    any position is found without a list of the others, and the order depends on nothing but (size, seed, position).
+    The rectangle's sides differ by one, so that one of them is even: else all its permutations had the same parity.
 
     Args:
         size: number of images, at least 1.
@@ -26,8 +30,8 @@ class Order:
     def __init__(self, size: int, seed: int) -> None:
         assert size >= 1, size
         self.size = size
-        self.half = np.uint64(max(1, ((size - 1).bit_length() + 1) // 2))
-        self.mask = (np.uint64(1) << self.half) - np.uint64(1)
+        side = max(3, math.isqrt(size - 1) + 1)
+        self.sides = (np.uint64(side), np.uint64(side + 1))
         self.round_keys = np.array([seed_of(seed, "order", number) for number in range(ROUNDS)], dtype=np.uint64)
         self.flip_key = np.array([seed_of(seed, "flip")], dtype=np.uint64)
 
@@ -42,18 +46,20 @@ class Order:
             outside = outside[value[outside] >= self.size]
         return value.astype(np.int64)
 
-    def flips(self, positions: Int64[np.ndarray, " b"]) -> Bool[np.ndarray, " b"]:
-        """Whether the image at each position is mirrored: a fair coin keyed by (seed, image index, epoch)."""
-        epochs, indices = (positions // self.size).astype(np.uint64), self.indices(positions).astype(np.uint64)
-        return _mix(_mix(self.flip_key ^ epochs) ^ indices) >> np.uint64(63) == 1
+    def flips(self, positions: Int64[np.ndarray, " b"], indices: Int64[np.ndarray, " b"]) -> Bool[np.ndarray, " b"]:
+        """Whether the images are mirrored at these positions: fair coins keyed by (seed, image index, epoch)."""
+        epochs = (positions // self.size).astype(np.uint64)
+        return _mix(_mix(self.flip_key ^ epochs) ^ indices.astype(np.uint64)) >> np.uint64(63) == 1
 
     def _permute(
         self, value: UInt64[np.ndarray, " b"], keys: UInt64[np.ndarray, "rounds b"]
     ) -> UInt64[np.ndarray, " b"]:
-        left, right = value >> self.half, value & self.mask
-        for key in keys:
-            left, right = right, left ^ (_mix(right ^ key) & self.mask)
-        return left << self.half | right
+        first, second = self.sides
+        left, right = value // second, value % second
+        for one, other in zip(keys[::2], keys[1::2], strict=True):
+            left = (left + _mix(right ^ one) % first) % first
+            right = (right + _mix(left ^ other) % second) % second
+        return left * second + right
 
 
 def _mix(value: UInt64[np.ndarray, "*shape"]) -> UInt64[np.ndarray, "*shape"]:

@@ -22,8 +22,8 @@ EXPECTED = (
 
 
 class Names:
-    """Many file names in one block of memory: 50 bytes each where a list takes 150, and shared by worker processes,
-    which would copy a list page by page as they touch its reference counts."""
+    """Many file names in one block of memory: half of what a list takes, and shared by worker processes, which would
+    copy a list page by page as they touch its reference counts."""
 
     def __init__(self, names: Sequence[str]) -> None:
         encoded = [os.fsencode(name) for name in names]
@@ -50,8 +50,8 @@ class Scan(NamedTuple):
 
 
 def readable(name: str | Path) -> str:
-    """A file name as it can be printed, whatever bytes it has."""
-    return os.fsencode(name).decode("utf-8", "replace")
+    """A file name as it can be printed on one line, whatever bytes it has."""
+    return os.fsencode(name).decode("utf-8", "replace").replace("\n", "\\n")
 
 
 def scan(root: str) -> Scan:
@@ -95,9 +95,13 @@ def check_folder(folder: Path) -> None:
         UserError: says which.
     """
     shown = readable(folder)
-    if folder.is_dir():
-        return
-    if folder.exists():
+    try:
+        if folder.is_dir():
+            return
+        exists = folder.exists()
+    except OSError as error:
+        raise UserError(f"data folder '{shown}' cannot be reached: {error.strerror}; correct the path") from error
+    if exists:
         raise UserError(
             f"data path '{shown}' is a file; {EXPECTED.format(shown)}; if it is an archive, unpack it first"
         )
