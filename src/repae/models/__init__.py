@@ -2,3 +2,39 @@
 
 They return tensors; none of them knows a loss, a path or an optimiser.
 """
+
+from repae.models.actnorm import ActNorm
+from repae.models.autoencoders import (
+    Autoencoder,
+    AutoencoderOutput,
+    KLAutoencoder,
+    KLConfig,
+    TinyAutoencoder,
+    TinyConfig,
+)
+from repae.models.bundle import Bundle
+from repae.models.denoiser import Denoiser
+from repae.models.discriminator import GlobalBatchNorm2d, PatchGAN, PatchGANConfig, weights_init
+from repae.models.latent_norm import LatentNorm
+from repae.models.projector import Projector
+from repae.models.sit import SiT, SiTConfig
+
+__all__ = [
+    "ActNorm",
+    "Autoencoder",
+    "AutoencoderOutput",
+    "Bundle",
+    "Denoiser",
+    "GlobalBatchNorm2d",
+    "KLAutoencoder",
+    "KLConfig",
+    "LatentNorm",
+    "PatchGAN",
+    "PatchGANConfig",
+    "Projector",
+    "SiT",
+    "SiTConfig",
+    "TinyAutoencoder",
+    "TinyConfig",
+    "weights_init",
+]
