@@ -63,7 +63,7 @@ def free_port() -> int:
 def child_environment(**more: str) -> dict[str, str]:
     """This environment without traces of a launcher, with the package and the tests importable, plus ``more``."""
     kept = {key: value for key, value in os.environ.items() if key not in _LAUNCHERS and not key.startswith("SLURM_")}
-    paths = os.pathsep.join([str(_ROOT / "src"), str(_HERE.parent), *filter(None, [kept.get("PYTHONPATH")])])
+    paths = os.pathsep.join([str(_ROOT / "src"), str(_ROOT), *filter(None, [kept.get("PYTHONPATH")])])
     return {**kept, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **more}
 
 
@@ -82,7 +82,7 @@ def _commands(launcher: Launcher, size: int, folder: Path) -> list[tuple[list[st
     if launcher in ("torchrun", "accelerate"):
         options = {
             "torchrun": ["torch.distributed.run", "--nproc-per-node", str(size), "--master-port", port],
-            "accelerate": ["accelerate.commands.launch", "--cpu", "--num_processes", str(size)]
+            "accelerate": ["accelerate.commands.launch", "--multi_gpu", "--num_processes", str(size)]
             + ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", port],
         }[launcher]
         return [([*python, "-m", *options], child_environment(), (folder / "output-0.txt").open("w"))]

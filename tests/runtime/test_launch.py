@@ -6,7 +6,13 @@ from repae.config import UserError
 from repae.runtime.launch import read_launch
 
 TORCHRUN = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "host", "MASTER_PORT": "29500"}
-SLURM = {"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1", "SLURM_JOB_ID": "31", "SLURM_STEP_NUM_TASKS": "8"}
+SLURM = {
+    "SLURM_PROCID": "5",
+    "SLURM_NTASKS": "8",
+    "SLURM_LOCALID": "1",
+    "SLURM_JOB_ID": "31",
+    "SLURM_STEP_NUM_TASKS": "8",
+}
 
 
 def test_nothing_was_started():

@@ -12,7 +12,9 @@ from repae.runtime.precision import Precision, enable_tf32, float32
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize(("name", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)])
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
+)
 def test_autocast_computes_in_the_named_dtype(name, dtype):
     """Products in the low precision, weights and their gradients in float32; a scaler for fp16 only, never shared."""
     precision = Precision(name, CPU)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Annotated, Any, Literal
 
 import torch
@@ -87,12 +88,13 @@ class EMA:
 def short_run_warning(config: EmaConfig, steps: int) -> str | None:
     """What to say when averages over ``steps`` updates would still be mostly the initial weights, or None."""
     memories = steps * (1 - config.decay)
-    if config.warmup or memories >= 3:
+    if config.warmup or memories >= 3 or math.isclose(memories, 3, rel_tol=1e-6):
         return None
     left = config.decay**steps
+    enough = math.floor(max(0.0, 1 - 3 / steps) * 1e6) / 1e6
     return (
         f"after {steps} steps at decay {config.decay} the averaged weights are still {left:.0%} initial weights; "
-        f"use warmup, a decay of at most {1 - 3 / max(steps, 4):.4g}, or more steps"
+        f"use warmup, a decay of at most {enough:.6g}, or more steps"
     )
 
 
