@@ -15,6 +15,12 @@ from torch import Tensor
 GOLDEN = Path(os.environ.get("REPAE_GOLDEN") or Path(__file__).parent / "vectors")
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that asks for `training_case` runs once for each recorded training of the directory."""
+    if "training_case" in metafunc.fixturenames:
+        metafunc.parametrize("training_case", sorted(path.stem for path in GOLDEN.glob("train_*.safetensors")))
+
+
 @pytest.fixture(scope="session")
 def golden_dir() -> Path:
     """The directory of `*.safetensors` files and their `manifest.json`."""
