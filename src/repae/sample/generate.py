@@ -43,7 +43,7 @@ def generate(
     sampler: Sampler,
     path: Path,
     precision: Precision,
-    guidance: Guidance = UNGUIDED,
+    guidance: Guidance | None = None,
     seed: int = 0,
     batch_size: int = 256,
     first: int = 0,
@@ -81,7 +81,7 @@ def generate_batches(
     sampler: Sampler,
     path: Path,
     precision: Precision,
-    guidance: Guidance = UNGUIDED,
+    guidance: Guidance | None = None,
     seed: int = 0,
     batch_size: int = 256,
     first: int = 0,
@@ -103,7 +103,7 @@ def generate_batches(
             return step_noise(seed, numbers, step, source.latent_shape).to(like.device)
 
         x = image_noise(seed, numbers, source.latent_shape).to(device)
-        field = guide(network, y, source.null_label, guidance)
+        field = guide(network, y, source.null_label, guidance or UNGUIDED)
         with torch.no_grad():
             yield source.decode(sampler.run(field, x, noise, path)).cpu()
 
