@@ -53,7 +53,7 @@ def test_each_process_of_a_host_has_its_own_gpu(gpus, monkeypatch):
 def test_absent_and_unknown_devices_are_refused_in_words(gpus):
     """The message names what was asked for and what there is."""
     gpus(0)
-    with pytest.raises(UserError, match="'cuda' is not available on this machine; found: .*cpu"):
+    with pytest.raises(UserError, match=r"'cuda' is not available on this machine; found: .*cpu"):
         pick_device("cuda")
     with pytest.raises(UserError, match="'tpu' is unknown; allowed: auto, cpu"):
         pick_device("tpu")

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from tests.processes import run_processes
 from torch import nn
 
 from repae.config import UserError
@@ -13,6 +12,7 @@ from repae.runtime.optimise import AdamWConfig, Optimiser
 from repae.runtime.precision import Precision
 from repae.runtime.seeds import Share
 from repae.runtime.wrapping import synchronise, unwrap, wrap
+from tests.processes import run_processes
 
 CPU = torch.device("cpu")
 
