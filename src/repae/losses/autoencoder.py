@@ -24,15 +24,15 @@ class AutoencoderLossConfig(Config):
     """Weights of reconstruction + perceptual + KL + GAN. The defaults are the published L1 + LPIPS + KL + GAN run's."""
 
     reconstruction_loss: Literal["l1", "l2"] = "l1"
-    reconstruction_weight: float = Field(1.0, ge=0)
-    perceptual_weight: float = Field(1.0, ge=0)
-    kl_weight: float = Field(1e-6, ge=0)
+    reconstruction_weight: float = Field(default=1.0, ge=0)
+    perceptual_weight: float = Field(default=1.0, ge=0)
+    kl_weight: float = Field(default=1e-6, ge=0)
     logvar_init: float = 0.0
-    discriminator_start: int = Field(0, ge=0)
-    discriminator_factor: float = Field(1.0, ge=0)
-    discriminator_weight: float = Field(0.1, ge=0)
-    lecam_regularization_weight: float = Field(0.0, ge=0)
-    lecam_ema_decay: float = Field(0.999, ge=0, le=1)
+    discriminator_start: int = Field(default=0, ge=0)
+    discriminator_factor: float = Field(default=1.0, ge=0)
+    discriminator_weight: float = Field(default=0.1, ge=0)
+    lecam_regularization_weight: float = Field(default=0.0, ge=0)
+    lecam_ema_decay: float = Field(default=0.999, ge=0, le=1)
 
 
 class AutoencoderLoss(nn.Module):

@@ -18,13 +18,11 @@ def reconstruction_loss(
 
 
 def kl_divergence(mean: Float[Tensor, "b c h w"], logvar: Float[Tensor, "b c h w"]) -> Float[Tensor, " b"]:
-    """KL(N(mean, exp(logvar)) || N(0, 1)) in nats, summed over channels and space, in float32 (VAE, arXiv 1312.6114)."""
+    """KL(N(mean, exp(logvar)) || N(0, 1)) in nats, summed over channels and space (VAE, arXiv 1312.6114)."""
     mean, logvar = mean.float(), logvar.float()
     return 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).sum(dim=(1, 2, 3))
 
 
-def flow_matching_loss(
-    velocity: Float[Tensor, "b c h w"], target: Float[Tensor, "b c h w"]
-) -> Float[Tensor, " b"]:
-    """Squared error of the predicted velocity, mean over channels and space, in float32 (SiT, arXiv 2401.08740, Eq. 4)."""
+def flow_matching_loss(velocity: Float[Tensor, "b c h w"], target: Float[Tensor, "b c h w"]) -> Float[Tensor, " b"]:
+    """Squared error of the predicted velocity, mean over channels and space (SiT, arXiv 2401.08740, Eq. 4)."""
     return (velocity.float() - target.float()).square().mean(dim=(1, 2, 3))

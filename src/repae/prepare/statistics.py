@@ -8,6 +8,7 @@ from torch import Tensor
 
 from repae.data import Dataset
 from repae.models.autoencoders import Autoencoder
+from repae.models.pixels import to_symmetric
 from repae.runtime.precision import Precision
 
 
@@ -31,7 +32,7 @@ def latent_statistics(
     for indices in evenly_spaced(dataset, images).split(batch_size):
         batch = dataset.batch(indices).to(precision.device)
         with precision.autocast():
-            mean, logvar = vae.encode(batch.images.float() / 127.5 - 1.0)
+            mean, logvar = vae.encode(to_symmetric(batch.images))
         mean, variance = mean.cpu().double(), logvar.cpu().double().exp()
         sums = [mean.sum((0, 2, 3)), mean.square().sum((0, 2, 3)), variance.sum((0, 2, 3))]
         total += torch.stack(sums)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from repae.config import Config
-from repae.data import DataConfig, DigitsConfig
+from repae.data import DataConfig, Dataset, DigitsConfig
 from repae.evaluate.digits import EvaluationConfig
 from repae.flow.guidance import Guidance
 from repae.flow.samplers import AnySampler, Euler
 from repae.models.teachers.embedded import EmbeddedTeacherConfig
 from repae.models.teachers.timm import TimmTeacherConfig
-from repae.runtime.optimise import AdamWConfig, OneCycle
+from repae.runtime.optimise import AdamWConfig
+from repae.runtime.schedules import OneCycle
 from repae.train.setup import TrainSetup
 from repae.train.state import BundleName
 
@@ -22,12 +23,24 @@ class EmbeddedTeacher(Config):
     """A small teacher trained, without labels, on the run's own images before the run; made once and kept."""
 
     kind: Literal["embedded"] = "embedded"
-    architecture: EmbeddedTeacherConfig = EmbeddedTeacherConfig()
-    steps: int = Field(200, ge=1)
-    batch_size: int = Field(128, ge=2)
-    optimiser: AdamWConfig = AdamWConfig(lr=2e-3, weight_decay=0.05, schedule=OneCycle())
+    widths: tuple[PositiveInt, PositiveInt, PositiveInt] = (32, 64, 96)
+    heads: PositiveInt = 4
+    position_scale: float = Field(default=0.2, ge=0)
+    steps: int = Field(default=200, ge=1)
+    batch_size: int = Field(default=128, ge=2)
+    optimiser: AdamWConfig = AdamWConfig(lr=2e-3, weight_decay=0.05, schedule=OneCycle(rise=0.15))
     seed: int = 0
-    folder: str | None = Field(None, description="a saved teacher to use instead of training one")
+    folder: str | None = Field(default=None, description="a saved teacher to use instead of training one")
+
+    def architecture(self, dataset: Dataset) -> EmbeddedTeacherConfig:
+        """The network's configuration for these images."""
+        return EmbeddedTeacherConfig(
+            image_channels=dataset.channels,  # type: ignore[arg-type]
+            resolution=dataset.resolution,
+            widths=self.widths,
+            heads=self.heads,
+            position_scale=self.position_scale,
+        )
 
 
 class TimmTeacher(TimmTeacherConfig):
@@ -56,8 +69,8 @@ class FromWarmup(Config):
     """The autoencoder is first trained alone on the run's images (same losses, no GAN); made once and kept."""
 
     kind: Literal["warmup"] = "warmup"
-    steps: int = Field(200, ge=1)
-    batch_size: int = Field(64, ge=1)
+    steps: int = Field(default=200, ge=1)
+    batch_size: int = Field(default=64, ge=1)
     optimiser: AdamWConfig = AdamWConfig(lr=2e-3, schedule=OneCycle())
 
 
@@ -94,18 +107,18 @@ class RuntimeConfig(Config):
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
     compile: bool = False
     tf32: bool = True
-    threads: int | None = Field(None, ge=1)
-    workers: int = Field(0, ge=0)
+    threads: int | None = Field(default=None, ge=1)
+    workers: int = Field(default=0, ge=0)
 
 
 class PreviewConfig(Config):
     """The grid drawn during training and at its end, always from the same noise and labels."""
 
-    every: int = Field(500, ge=1)
-    per_class: int = Field(10, ge=1)
-    classes: int = Field(10, ge=1)
+    every: int = Field(default=500, ge=1)
+    per_class: int = Field(default=10, ge=1)
+    classes: int = Field(default=10, ge=1)
     sampler: AnySampler = Euler(steps=50)
-    guidance: Guidance = Guidance(scale=2.0, high=0.85)
+    guidance: Guidance = Guidance(scale=2.0, low=0.0, high=0.85)
 
 
 class TrackConfig(Config):
@@ -114,6 +127,7 @@ class TrackConfig(Config):
     tensorboard: bool = True
     wandb: bool = False
     wandb_project: str = "repae"
+    wandb_offline: bool = False
     progress: bool = True
 
 
@@ -128,8 +142,8 @@ class Recipe(TrainSetup):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     about: str = ""
     target: str = ""
-    data: DataConfig = DigitsConfig()
-    num_classes: int | None = Field(None, ge=1)
+    data: DataConfig = DigitsConfig(resolution=32)
+    num_classes: int | None = Field(default=None, ge=1)
     teachers: tuple[Teacher, ...] = ()
     class_mean_targets: bool = False
     start: Start = FromScratch()

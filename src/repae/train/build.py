@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 from torch import nn
@@ -41,8 +42,8 @@ def latent_side(setup: TrainSetup, resolution: int) -> int:
     unit = setup.vae.factor * setup.sit.patch_size
     if resolution % unit:
         raise UserError(
-            f"resolution {resolution} is not a multiple of {unit}, the autoencoder's factor {setup.vae.factor} times the "
-            f"patch size {setup.sit.patch_size}; choose {max(unit, round(resolution / unit) * unit)} or another patch size"
+            f"resolution {resolution} is not a multiple of {unit}, the autoencoder's factor {setup.vae.factor} times "
+            f"the patch size {setup.sit.patch_size}; choose {max(unit, round(resolution / unit) * unit)}"
         )
     return resolution // setup.vae.factor
 
@@ -91,7 +92,7 @@ def build_step(
     features: Features | None,
     precision: Precision,
     device: torch.device,
-    compile: bool,
+    compile: bool,  # noqa: A002
 ) -> Step:
     """The joint, REPA or naive step over ``models``, which are moved, given their modes and wrapped in place.
 
@@ -113,12 +114,12 @@ def build_step(
     def optimiser(module: nn.Module, config: AdamWConfig) -> Optimiser:
         return _optimiser(module, config, precision, loop.accumulate, loop.steps)
 
-    models.denoiser = wrap(models.denoiser, compile=compile, device=device)
+    models.denoiser = cast(Denoiser, wrap(models.denoiser, compile=compile, device=device))
     denoiser = optimiser(models.denoiser, setup.optimisers.denoiser)
     if isinstance(method, Repa):
         return RepaStep(method, models, averages, denoiser, setup.path, randomness)
     assert isinstance(method, (RepaE, Naive)), method
-    models.vae = wrap(models.vae, compile=compile, device=device)
+    models.vae = cast(Autoencoder, wrap(models.vae, compile=compile, device=device))
     discriminator = None
     if models.discriminator is not None:
         models.discriminator = wrap(models.discriminator, compile=compile, device=device)
@@ -138,7 +139,7 @@ def build_vae_step(
     features: Features | None,
     precision: Precision,
     device: torch.device,
-    compile: bool,
+    compile: bool,  # noqa: A002
 ) -> VaeStep:
     """The step that trains an autoencoder and its discriminator, or only the latter."""
     assert isinstance(setup.method, VaeOnly), setup.method
@@ -155,7 +156,7 @@ def build_vae_step(
     shape = (vae.latent_channels, side, side)
     optimise = optimise_discriminator = None
     if trained:
-        vae = wrap(vae, compile=compile, device=device)
+        vae = cast(Autoencoder, wrap(vae, compile=compile, device=device))
         optimise = _optimiser(vae, setup.optimisers.vae, precision, loop.accumulate, loop.steps)
     if discriminator is not None:
         _prepare(discriminator, device, trained=True)
@@ -164,9 +165,7 @@ def build_vae_step(
             discriminator, setup.optimisers.discriminator, precision, loop.accumulate, loop.steps
         )
     loss = AutoencoderLoss(setup.losses, features).to(device)
-    return VaeStep(
-        vae, average, discriminator, optimise, optimise_discriminator, loss, setup.seed, shape
-    )
+    return VaeStep(vae, average, discriminator, optimise, optimise_discriminator, loss, setup.seed, shape)
 
 
 def _optimiser(module: nn.Module, config: AdamWConfig, precision: Precision, accumulate: int, steps: int) -> Optimiser:

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from torch import nn
 
+from repae.runtime.modes import evaluating
 from repae.runtime.wrapping import unwrap
 
 Module = TypeVar("Module", bound=nn.Module | None)
@@ -38,22 +39,10 @@ def frozen(module: Module) -> Iterator[Module]:
 
 
 @contextmanager
-def evaluating(*modules: nn.Module) -> Iterator[None]:
-    """Within the context the modules are in eval mode; afterwards every submodule is in the mode it had."""
-    modes = [(part, part.training) for module in modules for part in module.modules()]
-    try:
-        for module in modules:
-            module.eval()
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training
-
-
-@contextmanager
 def judging(module: Module) -> Iterator[Module]:
     """Frozen and evaluating at once: the module passes judgement, and nothing in it moves."""
     with ExitStack() as stack:
         bare = stack.enter_context(frozen(module))
+        assert bare is not None
         stack.enter_context(evaluating(bare))
         yield bare

@@ -37,12 +37,12 @@ class LoopConfig(Config):
     uses its own batch statistics in the normaliser and in the discriminator.
     """
 
-    steps: int = Field(1000, ge=1)
-    batch_size: int = Field(64, ge=1)
-    accumulate: int = Field(1, ge=1)
-    log_every: int = Field(10, ge=1)
-    checkpoint_every: int = Field(500, ge=1)
-    keep_last: int = Field(2, ge=1)
+    steps: int = Field(default=1000, ge=1)
+    batch_size: int = Field(default=64, ge=1)
+    accumulate: int = Field(default=1, ge=1)
+    log_every: int = Field(default=10, ge=1)
+    checkpoint_every: int = Field(default=500, ge=1)
+    keep_last: int = Field(default=2, ge=1)
     best: BestConfig | None = None
 
 
@@ -51,7 +51,9 @@ class Hook(Protocol):
 
     every: int
 
-    def __call__(self, step: int) -> dict[str, float]: ...
+    def __call__(self, step: int) -> dict[str, float]:
+        """Called after step ``step`` (from 1)."""
+        ...
 
 
 @dataclass(frozen=True)

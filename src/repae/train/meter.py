@@ -15,7 +15,7 @@ PATIENCE = 25
 """Consecutive non-finite micro-batches after which an fp16 overflow no longer counts as passing."""
 
 
-class NonFinite(UserError):
+class NonFinite(UserError):  # noqa: N818 (a state, not a mistake)
     """The training objective is no longer a number."""
 
 

@@ -17,15 +17,15 @@ class RepaE(Config):
     """
 
     kind: Literal["repa-e"] = "repa-e"
-    proj_coeff: float = Field(0.5, ge=0)
-    vae_align_proj_coeff: float = Field(1.5, ge=0)
+    proj_coeff: float = Field(default=0.5, ge=0)
+    vae_align_proj_coeff: float = Field(default=1.5, ge=0)
 
 
 class Repa(Config):
     """The denoiser alone on a frozen autoencoder (REPA, arXiv 2410.06940); ``proj_coeff=0`` is plain SiT."""
 
     kind: Literal["repa"] = "repa"
-    proj_coeff: float = Field(0.5, ge=0)
+    proj_coeff: float = Field(default=0.5, ge=0)
 
 
 class Naive(Config):
@@ -36,8 +36,8 @@ class Naive(Config):
     """
 
     kind: Literal["naive"] = "naive"
-    proj_coeff: float = Field(0.0, ge=0)
-    vae_align_proj_coeff: float = Field(0.0, ge=0)
+    proj_coeff: float = Field(default=0.0, ge=0)
+    vae_align_proj_coeff: float = Field(default=0.0, ge=0)
 
 
 class VaeOnly(Config):

@@ -27,16 +27,16 @@ class GeneratorConfig(Config):
     ``encoder_depth`` is the 1-based number of the block whose tokens are aligned.
     """
 
-    patch_size: int = Field(2, ge=1)
-    hidden_size: int = Field(1152, ge=1)
-    depth: int = Field(28, ge=1)
-    num_heads: int = Field(16, ge=1)
-    mlp_ratio: float = Field(4.0, gt=0)
-    class_dropout_prob: float = Field(0.1, ge=0, lt=1)
+    patch_size: int = Field(default=2, ge=1)
+    hidden_size: int = Field(default=1152, ge=1)
+    depth: int = Field(default=28, ge=1)
+    num_heads: int = Field(default=16, ge=1)
+    mlp_ratio: float = Field(default=4.0, gt=0)
+    class_dropout_prob: float = Field(default=0.1, ge=0, lt=1)
     qk_norm: bool = False
     fused_attn: bool = True
-    encoder_depth: int = Field(8, ge=1)
-    projector_dim: int = Field(2048, ge=1)
+    encoder_depth: int = Field(default=8, ge=1)
+    projector_dim: int = Field(default=2048, ge=1)
 
     @classmethod
     def preset(cls, name: str, **changes: object) -> GeneratorConfig:
@@ -54,8 +54,8 @@ class GeneratorConfig(Config):
 class DiscriminatorConfig(Config):
     """Architecture of the PatchGAN; its input channels follow from the data."""
 
-    ndf: int = Field(64, ge=1)
-    n_layers: int = Field(3, ge=1)
+    ndf: int = Field(default=64, ge=1)
+    n_layers: int = Field(default=3, ge=1)
     norm: Literal["batch", "act"] = "batch"
 
     def patch_gan(self, in_channels: int) -> PatchGANConfig:
@@ -64,11 +64,11 @@ class DiscriminatorConfig(Config):
 
 
 class LatentNormConfig(Config):
-    """Normaliser between autoencoder and denoiser: ``live`` tracks the latents, ``fixed`` keeps its first statistics."""
+    """The latent normaliser: ``live`` tracks the latents, ``fixed`` keeps its first statistics."""
 
     tracking: Literal["live", "fixed"] = "live"
-    eps: float = Field(1e-4, gt=0)
-    momentum: float = Field(0.1, gt=0, le=1)
+    eps: float = Field(default=1e-4, gt=0)
+    momentum: float = Field(default=0.1, gt=0, le=1)
 
 
 class OptimisersConfig(Config):

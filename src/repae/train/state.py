@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from repae.data.batch import Batch
@@ -15,6 +14,7 @@ from repae.models.bundle import Bundle
 from repae.models.denoiser import Denoiser
 from repae.models.latent_norm import LatentNorm
 from repae.models.teachers.targets import Targets
+from repae.runtime.checkpoint import Stateful
 from repae.runtime.ema import EMA, EmaConfig
 from repae.runtime.seeds import Share
 from repae.runtime.wrapping import unwrap
@@ -32,14 +32,6 @@ BUNDLES: dict[BundleName, tuple[str, str, str]] = {
 
 Metrics = dict[str, Tensor]
 """Device scalars by name; nobody waits for them before the logging interval."""
-
-
-class Stateful(Protocol):
-    """Whatever a checkpoint can hold."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state_dict: dict[str, Any], /) -> Any: ...
 
 
 class Step(Protocol):
@@ -99,11 +91,6 @@ def bundle(name: BundleName, models: Models, averages: Averages) -> Bundle:
     return Bundle(name, *(modules[part] for part in BUNDLES[name]))
 
 
-def to_symmetric(images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-    """Levels 0..255 to [-1, 1], the range that the autoencoder, its losses and the discriminator see."""
-    return images.float() / 127.5 - 1.0
-
-
 def latent_spread(latent_norm: LatentNorm) -> Metrics:
     """Mean and largest standard deviation of a latent channel, as tracked: joint training lets the scale drift."""
     spread = latent_norm.running_var.sqrt()
@@ -113,7 +100,5 @@ def latent_spread(latent_norm: LatentNorm) -> Metrics:
 def named_parts(**parts: Any) -> dict[str, Stateful]:
     """The parts at hand by name, without their data-parallel wrappers; missing players are left out."""
     return {
-        name: unwrap(part) if isinstance(part, nn.Module) else part
-        for name, part in parts.items()
-        if part is not None
+        name: unwrap(part) if isinstance(part, nn.Module) else part for name, part in parts.items() if part is not None
     }

@@ -12,6 +12,7 @@ from repae.flow.path import Path
 from repae.losses.alignment import alignment_loss
 from repae.losses.autoencoder import AutoencoderLoss
 from repae.losses.reconstruction import flow_matching_loss
+from repae.models.pixels import to_symmetric
 from repae.runtime.seeds import Share
 from repae.train.draw import Draw, Randomness
 from repae.train.frozen import frozen
@@ -25,7 +26,7 @@ from repae.train.objectives import (
     update_discriminator,
     with_norm,
 )
-from repae.train.state import Averages, Metrics, Models, Stateful, latent_spread, to_symmetric
+from repae.train.state import Averages, Metrics, Models, Stateful, latent_spread
 
 
 @dataclass

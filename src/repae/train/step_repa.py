@@ -10,12 +10,13 @@ from torch import nn
 
 from repae.data.batch import Batch
 from repae.flow.path import Path
+from repae.models.pixels import to_symmetric
 from repae.runtime.optimise import Optimiser
 from repae.runtime.seeds import Share
 from repae.train.draw import Draw, Randomness
 from repae.train.methods import Repa
 from repae.train.objectives import denoiser_terms, with_norm
-from repae.train.state import Averages, Metrics, Models, Stateful, latent_spread, named_parts, to_symmetric
+from repae.train.state import Averages, Metrics, Models, Stateful, latent_spread, named_parts
 
 
 @dataclass

@@ -40,7 +40,7 @@ class PretextConfig(Config):
     variance: NonNegativeFloat = 1.0
     covariance: NonNegativeFloat = 0.04
     pixels: NonNegativeFloat = 0.3
-    mask_ratio: float = Field(0.3, ge=0, le=1)
+    mask_ratio: float = Field(default=0.3, ge=0, le=1)
     projector_width: PositiveInt = 192
 
 
@@ -139,19 +139,19 @@ class TeacherStep:
 def vicreg(
     one: Float[Tensor, "b p"], other: Float[Tensor, "b p"]
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, ""]]:
-    """Invariance, variance and covariance of two batches of embeddings (VICReg, arXiv 2105.04906, Eq. 1, 3, 5).
+    """Invariance, variance and covariance of two batches of embeddings (VICReg, arXiv 2105.04906, Eq. 1, 4 to 6).
 
-    Each term is a mean over dimensions, the last two also over the two batches.
+    Invariance is a mean over dimensions as well as samples; variance and covariance are sums over the two batches.
     """
     invariance = (one - other).square().mean()
     variance, covariance = torch.zeros_like(invariance), torch.zeros_like(invariance)
     for embedding in (one, other):
         centred = embedding - embedding.mean(0)
         spread = (centred.square().sum(0) / (len(centred) - 1) + 1e-4).sqrt()
-        variance = variance + F.relu(1 - spread).mean() / 2
+        variance = variance + F.relu(1 - spread).mean()
         matrix = centred.T @ centred / (len(centred) - 1)
         off_diagonal = matrix.square().sum() - matrix.diagonal().square().sum()
-        covariance = covariance + off_diagonal / matrix.shape[0] / 2
+        covariance = covariance + off_diagonal / matrix.shape[0]
     return invariance, variance, covariance
 
 

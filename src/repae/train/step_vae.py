@@ -11,12 +11,13 @@ from torch import nn
 from repae.data.batch import Batch
 from repae.losses.autoencoder import AutoencoderLoss
 from repae.models.autoencoders import Autoencoder
+from repae.models.pixels import to_symmetric
 from repae.runtime.ema import EMA
 from repae.runtime.optimise import Optimiser
 from repae.runtime.seeds import Share, generator
 from repae.train.frozen import frozen
 from repae.train.objectives import gan_weights, update_discriminator, with_norm
-from repae.train.state import Metrics, Stateful, named_parts, to_symmetric
+from repae.train.state import Metrics, Stateful, named_parts
 
 
 @dataclass

@@ -1,0 +1,66 @@
+"""Whether a folder holds the run that is about to go on in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from repae.config import UserError, write_atomic
+from repae.recipes.recipe import Recipe
+
+FREE = (
+    "about",
+    "target",
+    "bundle",
+    "track.",
+    "preview.",
+    "evaluation.",
+    "runtime.threads",
+    "runtime.workers",
+    "loop.log_every",
+    "loop.checkpoint_every",
+    "loop.keep_last",
+    "loop.best",
+)
+"""Fields that a resumed run may change: they alter no weight; ``loop.steps`` too if no schedule ends."""
+
+
+def check_same_run(recipe: Recipe, folder: Path) -> None:
+    """Refuses a folder of another run, else writes the recipe into it.
+
+    Raises:
+        UserError: naming every field that differs and would alter the mathematics.
+    """
+    path = folder / "recipe.yaml"
+    if path.exists():
+        before, now = _flat(Recipe.from_yaml(path).model_dump(mode="json")), _flat(recipe.model_dump(mode="json"))
+        free = FREE if schedules_depend_on_steps(recipe) else (*FREE, "loop.steps")
+        differing = [
+            f"{name} was {before.get(name)!r}, is now {now.get(name)!r}"
+            for name in sorted(before.keys() | now.keys())
+            if before.get(name) != now.get(name) and not name.startswith(free)
+        ]
+        if differing:
+            raise UserError(
+                f"{folder} holds a run of another recipe: {'; '.join(differing[:5])}"
+                f"{f'; and {len(differing) - 5} more' if len(differing) > 5 else ''}. "
+                "Give this run another --name, or remove that folder, or restore the fields to go on with it"
+            )
+    write_atomic(path, recipe.to_yaml())
+
+
+def schedules_depend_on_steps(recipe: Recipe) -> bool:
+    """Whether another number of total steps would change the learning rate of a step already made."""
+    optimisers = recipe.optimisers
+    players = (optimisers.denoiser, optimisers.vae, optimisers.discriminator)
+    return any(player.schedule.depends_on_total for player in players)
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(tree, dict):
+        items = tree.items()
+    elif isinstance(tree, list) and tree:
+        items = ((str(position), item) for position, item in enumerate(tree))
+    else:
+        return {prefix[:-1]: tree}
+    return {name: leaf for key, value in items for name, leaf in _flat(value, f"{prefix}{key}.").items()}

@@ -1,0 +1,84 @@
+"""A finished or unfinished run, opened again: one bundle of what belongs together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from repae.config import UserError, check
+from repae.models.autoencoders import Autoencoder
+from repae.models.bundle import Bundle
+from repae.models.denoiser import Denoiser
+from repae.models.latent_norm import LatentNorm
+from repae.recipes.recipe import Recipe
+from repae.runtime.checkpoint import CheckpointStore
+from repae.train.build import build_vae, latent_side
+from repae.train.methods import VaeOnly
+from repae.train.state import BUNDLES, BundleName
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run on disk: its recipe, the checkpoint that was read, and the bundle."""
+
+    folder: Path
+    recipe: Recipe
+    meta: dict[str, Any]
+    step: int
+    bundle: Bundle
+
+
+def load(folder: str | Path, bundle: BundleName | None = None, *, device: str | torch.device = "cpu") -> Run:
+    """Opens a run.
+
+    Args:
+        folder: ``runs/NAME``.
+        bundle: which weights; the recipe's own choice by default.
+        device: where to.
+
+    Raises:
+        UserError: no run there, no checkpoint yet, a run without a denoiser, or an unknown bundle.
+    """
+    folder = Path(folder)
+    store, newest = _newest(folder)
+    saved = store.describe(newest)
+    meta = saved.meta
+    recipe = check(Recipe, meta["recipe"], str(newest))
+    if isinstance(recipe.method, VaeOnly):
+        raise UserError(f"{folder} trained an autoencoder only; it has no denoiser to sample from")
+    name = recipe.bundle if bundle is None else bundle
+    if name not in BUNDLES:
+        raise UserError(f"bundle {name!r} is unknown; allowed: {', '.join(BUNDLES)}")
+    vae = build_vae(recipe, meta["image_channels"])
+    side = latent_side(recipe, meta["resolution"])
+    sit = recipe.sit.sit(side, vae.latent_channels, len(meta["class_names"]))
+    denoiser = Denoiser(sit, meta["z_dims"], recipe.sit.encoder_depth, recipe.sit.projector_dim)
+    norm = LatentNorm(vae.latent_channels, eps=recipe.latent_norm.eps, momentum=recipe.latent_norm.momentum)
+    for part, module in zip(BUNDLES[name], (denoiser, vae, norm), strict=True):
+        state = store.read(newest, part)
+        module.load_state_dict(state["module"] if part.startswith("ema_") else state)
+        module.to(device).eval().requires_grad_(False)
+    return Run(folder, recipe, meta, saved.step, Bundle(name, denoiser, vae, norm))
+
+
+def load_autoencoder(folder: str | Path, *, device: str | torch.device = "cpu") -> tuple[Recipe, Autoencoder]:
+    """Opens the averaged autoencoder of a run that trained an autoencoder only."""
+    store, newest = _newest(Path(folder))
+    meta = store.describe(newest).meta
+    recipe = check(Recipe, meta["recipe"], str(newest))
+    vae = build_vae(recipe, meta["image_channels"])
+    vae.load_state_dict(store.read(newest, "ema_vae")["module"])
+    return recipe, vae.to(device).eval().requires_grad_(False)
+
+
+def _newest(folder: Path) -> tuple[CheckpointStore, Path]:
+    if not (folder / "recipe.yaml").is_file():
+        raise UserError(f"{folder} is no run: it has no recipe.yaml; give the folder that `repae train` named")
+    store = CheckpointStore(folder / "checkpoints")
+    newest = store.latest()
+    if newest is None:
+        raise UserError(f"{folder} has no checkpoint yet; train it on with `repae train {folder / 'recipe.yaml'}`")
+    return store, newest

@@ -1,0 +1,104 @@
+"""Where a run computes and writes, decided once."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from repae.config import UserError, write_atomic
+from repae.recipes.recipe import RuntimeConfig
+from repae.runtime.device import pick_device, set_threads
+from repae.runtime.distributed import start, stop
+from repae.runtime.precision import Precision, enable_tf32
+
+
+@dataclass(frozen=True)
+class Place:
+    """Device, precision and folders of one run."""
+
+    device: torch.device
+    precision: Precision
+    config: RuntimeConfig
+    runs: Path
+
+
+@contextmanager
+def occupied(config: RuntimeConfig, runs: Path) -> Iterator[Place]:
+    """Joins the processes that were started, sets threads and precision, and leaves the processes at the end."""
+    set_threads(config.threads or 0)
+    device = pick_device(config.device)
+    enable_tf32(config.tf32)
+    start(device)
+    try:
+        yield Place(device, Precision(config.precision, device), config, runs)
+    finally:
+        stop()
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Only one process of this machine at a time makes what belongs into ``folder``; others wait, then find it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f"{folder.name}.lock").open("w") as file:
+        try:
+            import fcntl
+        except ImportError:  # no such locks on this system: two runs started at once may both do the work
+            yield
+            return
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def write_environment(path: Path, device: torch.device) -> None:
+    """``environment.json``: versions, commit and hardware, for whoever repeats the run."""
+    packages = ("repae", "torch", "torchvision", "timm", "diffusers", "numpy", "pillow", "scikit-learn", "safetensors")
+    versions = {name: _version(name) for name in packages}
+    facts = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": versions,
+        "commit": _commit(),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "cpu_cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
+    write_atomic(path, json.dumps(facts, indent=2) + "\n")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def writable(folder: Path) -> Path:
+    """``folder``, made if it is missing.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made: {error.strerror}; choose another folder with --runs") from None
+    return folder

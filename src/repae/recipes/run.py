@@ -1,0 +1,153 @@
+"""A recipe carried out: its files go to ``runs/NAME/``, and the same call goes on after any kill."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from repae.config import UserError, write_atomic
+from repae.data import Dataset
+from repae.losses.perceptual import Features
+from repae.prepare.statistics import latent_statistics
+from repae.recipes.identity import check_same_run
+from repae.recipes.perceptual import perceptual_features
+from repae.recipes.pictures import Preview, Reconstructions, final_pictures
+from repae.recipes.place import Place, occupied, writable, write_environment
+from repae.recipes.recipe import NoPerceptual, Recipe
+from repae.recipes.stages import Interrupted, batches, started_vae, trained_teachers
+from repae.report import build as build_report
+from repae.runtime.checkpoint import CheckpointStore
+from repae.runtime.distributed import barrier, is_main, world
+from repae.runtime.ema import short_run_warning
+from repae.runtime.modes import evaluating
+from repae.track import JsonlTracker, ProgressBar, TensorBoardTracker, Tracker, WandbTracker
+from repae.train.build import build_models, build_step, build_vae_step
+from repae.train.loop import Hook, Loop, Outcome
+from repae.train.methods import VaeOnly
+from repae.train.state import Step
+from repae.train.step_vae import VaeStep
+
+log = logging.getLogger("repae")
+
+
+def train(recipe: Recipe, runs: Path = Path("runs")) -> Path:
+    """Carries out ``recipe`` in ``runs/NAME``, from the newest checkpoint there if there is one.
+
+    Leaves the resolved recipe, the environment, metrics, checkpoints, pictures and ``report.html``.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        UserError: the recipe, the data or the folder do not fit; nothing has been trained then.
+        Interrupted: SIGTERM or Ctrl-C; a checkpoint is written, and the same call goes on from it.
+    """
+    folder = runs / recipe.name
+    with occupied(recipe.runtime, runs) as place:
+        dataset = recipe.data.open()
+        if recipe.num_classes not in (None, dataset.num_classes):
+            raise UserError(
+                f"num_classes is {recipe.num_classes}, the data has {dataset.num_classes} classes; "
+                "leave num_classes out to take the data's, or point data.path at the right folder"
+            )
+        if is_main():
+            check_same_run(recipe, writable(folder))
+            write_environment(folder / "environment.json", place.device)
+        barrier()
+        step, teacher_figures, meta = _step(recipe, dataset, place)
+        if is_main() and teacher_figures:
+            write_atomic(folder / "teacher.json", json.dumps(teacher_figures, indent=2) + "\n")
+        if (warning := short_run_warning(recipe.ema, recipe.loop.steps)) and is_main():
+            log.warning(warning)
+        outcome = _loop(recipe, dataset, place, step, meta, folder)
+        if not outcome.finished:
+            raise Interrupted(f"stopped after step {outcome.step} of {recipe.loop.steps}; checkpoint in {folder}")
+        if is_main():
+            final_pictures(recipe, step, dataset, place, folder)
+            build_report(folder)
+        barrier()
+    return folder
+
+
+def _step(recipe: Recipe, dataset: Dataset, place: Place) -> tuple[Step, list[dict[str, Any]], dict[str, Any]]:
+    """The step over freshly built players with whatever they start from, and what a checkpoint says of them."""
+    meta: dict[str, Any] = {
+        "recipe": recipe.model_dump(mode="json"),
+        "resolution": dataset.resolution,
+        "image_channels": dataset.channels,
+        "class_names": list(dataset.class_names),
+        "data": dataset.fingerprint,
+    }
+    build = {"precision": place.precision, "device": place.device, "compile": place.config.compile}
+    teachers = trained_teachers(recipe, dataset, place)
+    features = _features(recipe, teachers.networks)
+    if isinstance(recipe.method, VaeOnly):
+        vae = started_vae(recipe, dataset, place)
+        return build_vae_step(recipe, vae, resolution=dataset.resolution, features=features, **build), [], meta
+    models = build_models(
+        recipe,
+        resolution=dataset.resolution,
+        image_channels=dataset.channels,
+        num_classes=dataset.num_classes,
+        targets=teachers.targets,
+    )
+    models.vae = started_vae(recipe, dataset, place)
+    with evaluating(models.vae):
+        models.latent_norm.set_statistics(*latent_statistics(models.vae, dataset, place.precision))
+    meta["z_dims"] = list(teachers.targets.dims)
+    return build_step(recipe, models, features=features, **build), teachers.figures, meta
+
+
+def _features(recipe: Recipe, networks: Sequence[Any]) -> Features | None:
+    """The feature maps of the perceptual term, and a refusal where its weight asks for what nobody gives."""
+    if isinstance(recipe.perceptual, NoPerceptual):
+        if recipe.losses.perceptual_weight > 0 and not recipe.method.kind == "repa":
+            raise UserError(
+                f"losses.perceptual_weight is {recipe.losses.perceptual_weight}, but perceptual.kind is 'none'; "
+                "set the weight to 0, or perceptual.kind to 'teacher' or 'lpips'"
+            )
+        return None
+    return perceptual_features(recipe.perceptual, networks)
+
+
+def _loop(recipe: Recipe, dataset: Dataset, place: Place, step: Step, meta: dict[str, Any], folder: Path) -> Outcome:
+    trackers = _trackers(recipe, folder) if is_main() else []
+    hooks: list[Hook] = [
+        Reconstructions(recipe, step, dataset, place, folder)
+        if isinstance(step, VaeStep)
+        else Preview(recipe, step, dataset, place, folder, trackers)
+    ]
+    loop = Loop(
+        step,
+        batches(dataset, recipe.loop, recipe.seed, place, world()),
+        recipe.loop,
+        CheckpointStore(folder / "checkpoints", keep_last=recipe.loop.keep_last),
+        meta=meta,
+        precision=place.precision,
+        device=place.device,
+        images=len(dataset),
+        trackers=trackers,
+        hooks=hooks,
+    )
+    try:
+        return loop.run()
+    finally:
+        for tracker in trackers:
+            tracker.close()
+
+
+def _trackers(recipe: Recipe, folder: Path) -> list[Tracker]:
+    track = recipe.track
+    trackers: list[Tracker] = [JsonlTracker(folder / "metrics.jsonl")]
+    if track.tensorboard:
+        trackers.append(TensorBoardTracker(folder / "tensorboard"))
+    if track.wandb:
+        trackers.append(
+            WandbTracker(folder, track.wandb_project, recipe.name, recipe.model_dump(mode="json"), track.wandb_offline)
+        )
+    if track.progress:
+        trackers.append(ProgressBar(recipe.loop.steps, title=recipe.name))
+    return trackers
