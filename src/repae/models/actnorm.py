@@ -82,7 +82,9 @@ class ActNorm(nn.Module):
     def _initialise(self, x: Float[Tensor, "b c *hw"]) -> None:
         if not self.training or self._is_initialised():
             return
-        mean, variance, count = global_moments(_lifted(x), (0, 2, 3))
+        # Once, so precisely where the device can: the sum of a divided batch then rounds to that of a whole one.
+        wide = torch.float32 if x.device.type == "mps" else torch.float64
+        mean, variance, count = global_moments(_lifted(x).to(wide), (0, 2, 3))
         if count < 2:
             raise UserError("ActNorm cannot start from one value per channel; its first batch must be larger")
         self.loc.copy_(-mean.reshape_as(self.loc))
