@@ -31,8 +31,10 @@ def test_the_picture_is_what_is_enforced() -> None:
 
 
 def test_every_room_is_in_the_picture() -> None:
-    """No module of the package stands outside the floors, and none of the picture is missing."""
+    """No module of the package stands outside the floors, and only rooms in brackets are missing."""
     package = ROOT / "src" / "repae"
     folders = {path.parent.name for path in package.glob("*/__init__.py")}
     files = {path.stem for path in package.glob("*.py")} - {"__init__", "__main__"}
-    assert folders | files == set().union(*_picture())
+    rooms = set().union(*_picture())
+    planned = {room for room in rooms if room.startswith("(")}
+    assert folders | files == rooms - planned
