@@ -130,17 +130,16 @@ def cache_tokens(
     teacher: Teacher,
     images: UInt8[Tensor, "n c h w"] | Iterable[UInt8[Tensor, "_ c h w"]],
     *,
-    device: torch.device | str = "cpu",
     batch_size: int = 256,
 ) -> Float[Tensor, "n l d"]:
     """Tokens of all images, float32 on the CPU.
 
     Args:
-        teacher: on ``device``.
+        teacher: on any device.
         images: in one tensor, which is taken in batches of ``batch_size``, or as batches.
-        device: where the teacher is.
         batch_size: changes the memory needed and nothing else.
     """
+    device = next(teacher.parameters()).device
     batches = images.split(batch_size) if isinstance(images, Tensor) else images
     return torch.cat([teacher(batch.to(device)).cpu() for batch in batches])
 
