@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from jaxtyping import Float, Int, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 
 from repae.config import UserError
 from repae.models.autoencoders.base import Autoencoder
 from repae.models.denoiser import Denoiser
 from repae.models.latent_norm import LatentNorm
+from repae.models.pixels import reconstruct, to_levels, to_symmetric
+from repae.runtime.modes import evaluating
 
 
 class Bundle:
@@ -63,46 +62,22 @@ class Bundle:
         self, x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], y: Int[Tensor, " b"]
     ) -> Float[Tensor, "b c h w"]:
         """Velocity at normalised latents ``x``; no label is dropped."""
-        with _evaluating(self.denoiser):
+        with evaluating(self.denoiser):
             return self.denoiser.velocity(x, t, y)
 
     @torch.no_grad()
     def encode(self, images: UInt8[Tensor, "b c h w"], noise: Float[Tensor, "b k m n"]) -> Float[Tensor, "b k m n"]:
         """Normalised latents of images, sampled from the posterior with standard normal ``noise``."""
-        with _evaluating(self.vae, self.latent_norm):
-            mean, logvar = self.vae.encode(_to_symmetric(images))
+        with evaluating(self.vae, self.latent_norm):
+            mean, logvar = self.vae.encode(to_symmetric(images))
             return self.latent_norm(mean + torch.exp(0.5 * logvar) * noise)
 
     @torch.no_grad()
     def decode(self, x: Float[Tensor, "b k m n"]) -> UInt8[Tensor, "b c h w"]:
         """Images of normalised latents ``x``, which may be float64 as samplers leave them."""
-        with _evaluating(self.vae):
-            return _to_levels(self.vae.decode(self.latent_norm.denormalise(x.to(self.latent_norm.running_mean.dtype))))
+        with evaluating(self.vae):
+            return to_levels(self.vae.decode(self.latent_norm.denormalise(x.to(self.latent_norm.running_mean.dtype))))
 
-    @torch.no_grad()
     def reconstruct(self, images: UInt8[Tensor, "b c h w"]) -> UInt8[Tensor, "b c h w"]:
         """Images through the autoencoder and back, by the posterior's mean."""
-        with _evaluating(self.vae):
-            mean, _ = self.vae.encode(_to_symmetric(images))
-            return _to_levels(self.vae.decode(mean))
-
-
-def _to_symmetric(images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-    return images.float() / 127.5 - 1.0
-
-
-def _to_levels(images: Float[Tensor, "b c h w"]) -> UInt8[Tensor, "b c h w"]:
-    # Rounded, not truncated: truncation darkens every image by half a level.
-    return ((images.float() + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
-
-
-@contextmanager
-def _evaluating(*modules: nn.Module) -> Iterator[None]:
-    training = [part for module in modules for part in module.modules() if part.training]
-    for part in training:
-        part.training = False
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True
+        return reconstruct(self.vae, images)
