@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -253,3 +255,20 @@ def test_a_batch_moves_as_a_whole() -> None:
     assert isinstance(moved, Batch)
     assert all(part.device.type == "meta" for part in moved)
     assert np.array_equal(batch.indices.numpy(), [0, 1, 2, 3])
+
+
+ABANDONED = """
+import sys
+from repae.data import FolderConfig, Loader
+if __name__ == "__main__":
+    stream = iter(Loader(FolderConfig(path=sys.argv[1], resolution=16).open(), 6, seed=0, workers=2))
+    next(stream)
+    sys.exit(3)
+"""
+
+
+@pytest.mark.slow
+def test_an_open_stream_does_not_hold_up_the_end_of_a_run(photos: Path) -> None:
+    """Protects the exit after an error or Ctrl-C, with workers that ignore the signal by which Python ends children."""
+    command = [sys.executable, "-c", ABANDONED, str(photos)]
+    assert subprocess.run(command, timeout=120, check=False).returncode == 3

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import signal
-from collections.abc import Iterator
+import weakref
+from collections.abc import Generator, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -133,10 +135,17 @@ class Loader:
             worker_init_fn=_leave_signals_to_the_parent,
             generator=torch.Generator(),  # a worker's seed is not used, and torch's own generator must not move for it
         )
+        batches = self._unpack(iter(results))
+        # Python ends its children by SIGTERM, which these ignore. Registered last, this comes before.
+        atexit.register(_close, weakref.ref(batches))
+        return batches
+
+    def _unpack(self, results: Iterator[Result]) -> Generator[Batch, None, None]:
         for batch, broken, error in results:
             self.dataset.note_broken(broken)
             if error is not None:
                 raise UserError(error)
+            assert batch is not None
             yield batch
 
 
@@ -172,6 +181,13 @@ def _load(dataset: Dataset, job: Job) -> Batch:
 
 def _as_it_is(result: Any) -> Any:
     return result
+
+
+def _close(reference: weakref.ref[Generator[Batch, None, None]]) -> None:
+    """End a stream that is still open, and with it its workers."""
+    batches = reference()
+    if batches is not None:
+        batches.close()
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:
