@@ -80,20 +80,10 @@ def _commands(launcher: Launcher, size: int, folder: Path) -> list[tuple[list[st
     port = str(free_port())
     python = [sys.executable]
     if launcher in ("torchrun", "accelerate"):
-        count = str(size)
-        options = {
-            "torchrun": ["torch.distributed.run", "--nproc-per-node", count, "--master-port", port],
-            # With --cpu accelerate would start one process; what runs here chooses the CPU itself.
-            "accelerate": [
-                "accelerate.commands.launch",
-                "--multi_gpu",
-                "--num_machines",
-                "1",
-                "--num_processes",
-                count,
-            ],
-        }[launcher]
+        options = ["torch.distributed.run", "--nproc-per-node", str(size), "--master-port", port]
         if launcher == "accelerate":
+            # With --cpu accelerate would start one process; what runs here chooses the CPU itself.
+            options = ["accelerate.commands.launch", "--multi_gpu", "--num_machines", "1", "--num_processes", str(size)]
             options += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", port]
         return [([*python, "-m", *options], child_environment(), (folder / "output-0.txt").open("w"))]
     commands = []

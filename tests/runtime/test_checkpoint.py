@@ -226,7 +226,7 @@ def test_parts_that_are_missing_or_do_not_fit_are_named(tmp_path):
     with pytest.raises(UserError, match="missing parts vae; unexpected parts model"):
         store.load(path, {"vae": nn.Linear(2, 2)})
     with pytest.raises(
-        UserError, match="part 'model' of .* does not fit this run: .*size mismatch for weight"
+        UserError, match=r"part 'model' of .* does not fit this run: .*size mismatch for weight"
     ) as caught:
         store.load(path, {"model": nn.Linear(3, 2)})
     assert "\n" not in str(caught.value)
@@ -247,7 +247,7 @@ def test_a_folder_that_cannot_be_written_is_told_in_words(tmp_path):
     """A file stands where the folder should be."""
     (tmp_path / "file").write_text("")
     with pytest.raises(
-        UserError, match="the checkpoint of step 1 could not be written to .*file.*run the same command again"
+        UserError, match=r"the checkpoint of step 1 could not be written to .*file.*run the same command again"
     ):
         CheckpointStore(tmp_path / "file" / "checkpoints").save(1, {"part": Part({})}, {})
 

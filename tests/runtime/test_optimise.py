@@ -34,7 +34,7 @@ def _players(precision, micros, **config):
 
 
 def _losses(modules, batch, precision):
-    """The players' losses in turn; the first one's gradient passes through the frozen second one, as in joint training."""
+    """The players' losses in turn; the first one's passes through the frozen second one, as in joint training."""
     first, second, third = modules
     with precision.autocast():
         out = first(batch)
