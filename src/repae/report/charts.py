@@ -1,0 +1,133 @@
+"""Line charts as inline SVG: no library, no script, readable in light and dark because colours are the page's own."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import NamedTuple
+
+Points = Sequence[tuple[float, float]]
+
+WIDTH, HEIGHT = 440, 220
+LEFT, RIGHT, TOP, BOTTOM = 56, 12, 10, 28
+COLOURS = 3
+BINS = 300
+DECADES = 30.0
+
+
+def chart(title: str, series: Mapping[str, Points], about: str = "") -> str:
+    """One panel as an HTML figure: a title, a legend with last values, the lines, and what they show.
+
+    At most three series of (step, value) in ascending steps. The scale is logarithmic where all values are positive and
+    span more than a factor of 30. Values that are not finite interrupt a line. Long series are averaged over 300 bins.
+    """
+    assert 0 < len(series) <= COLOURS, len(series)
+    lines = {name: thinned(points) for name, points in series.items()}
+    finite = [point for points in lines.values() for point in points if math.isfinite(point[1])]
+    if not finite:
+        body = "<p class='missing'>No finite value was logged.</p>"
+    else:
+        body = _svg(title, lines, finite)
+    legend = "".join(
+        f"<span><i class='c{place}'></i>{escape(name)} <b>{number(points[-1][1])}</b></span>"
+        for place, (name, points) in enumerate(lines.items())
+    )
+    caption = f"<p>{escape(about)}</p>" if about else ""
+    return f"<figure class='chart'><h3>{escape(title)}</h3><div class='legend'>{legend}</div>{body}{caption}</figure>"
+
+
+def number(value: float) -> str:
+    """A value with three digits, as short as it can be said."""
+    if not math.isfinite(value):
+        return "not finite"
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def thinned(points: Points, bins: int = BINS) -> list[tuple[float, float]]:
+    """Series of more than `bins` points as the means of `bins` equal runs of points; a bin with NaN is NaN."""
+    if len(points) <= bins:
+        return list(points)
+    edges = [round(place * len(points) / bins) for place in range(bins + 1)]
+    runs = [points[start:end] for start, end in itertools.pairwise(edges)]
+    return [(run[-1][0], sum(value for _, value in run) / len(run)) for run in runs]
+
+
+class _Axis(NamedTuple):
+    low: float
+    high: float
+    ticks: list[float]
+    log: bool
+
+    def share(self, value: float) -> float:
+        if self.log:
+            return math.log(value / self.low) / math.log(self.high / self.low)
+        return (value - self.low) / (self.high - self.low)
+
+
+def _svg(title: str, lines: Mapping[str, Points], finite: Points) -> str:
+    first, last = min(x for x, _ in finite), max(x for x, _ in finite)
+    steps = _linear_axis(first, last, 5)._replace(low=first, high=max(last, first + 1))
+    values = _axis([y for _, y in finite])
+
+    def x_of(x: float) -> float:
+        return LEFT + steps.share(x) * (WIDTH - LEFT - RIGHT)
+
+    def y_of(y: float) -> float:
+        return HEIGHT - BOTTOM - values.share(y) * (HEIGHT - TOP - BOTTOM)
+
+    parts = []
+    for tick in values.ticks:
+        y = y_of(tick)
+        parts.append(f"<line class='grid' x1='{LEFT}' x2='{WIDTH - RIGHT}' y1='{y:.1f}' y2='{y:.1f}'/>")
+        parts.append(f"<text x='{LEFT - 6}' y='{y + 3.5:.1f}' text-anchor='end'>{number(tick)}</text>")
+    for tick in steps.ticks:
+        if first <= tick <= last:
+            parts.append(
+                f"<text x='{x_of(tick):.1f}' y='{HEIGHT - BOTTOM + 16}' text-anchor='middle'>{tick:,.0f}</text>"
+            )
+    for place, points in enumerate(lines.values()):
+        for run in _unbroken(points):
+            path = " ".join(f"{x_of(x):.1f},{y_of(y):.1f}" for x, y in run)
+            # A point alone is no line: a round cap on one of no length shows it.
+            path = f"{path} {path}" if len(run) == 1 else path
+            parts.append(f"<polyline class='c{place}' points='{path}'/>")
+    label = escape(f"{title} over training steps", quote=True)
+    return f"<svg viewBox='0 0 {WIDTH} {HEIGHT}' role='img' aria-label='{label}'>{''.join(parts)}</svg>"
+
+
+def _unbroken(points: Points) -> list[list[tuple[float, float]]]:
+    runs: list[list[tuple[float, float]]] = [[]]
+    for x, y in points:
+        if math.isfinite(y):
+            runs[-1].append((x, y))
+        elif runs[-1]:
+            runs.append([])
+    return [run for run in runs if run]
+
+
+def _axis(values: Sequence[float]) -> _Axis:
+    low, high = min(values), max(values)
+    if low > 0 and high / low > DECADES:
+        return _log_axis(low, high)
+    return _linear_axis(low, high, 4)
+
+
+def _linear_axis(low: float, high: float, count: int) -> _Axis:
+    """An axis whose ends and ticks are multiples of 1, 2 or 5 times a power of ten."""
+    if high <= low:
+        margin = abs(low) * 0.1 or 1.0
+        low, high = low - margin, high + margin
+    rough = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * (1 - 1e-9))
+    start, end = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return _Axis(start * step, end * step, [place * step for place in range(start, end + 1)], log=False)
+
+
+def _log_axis(low: float, high: float) -> _Axis:
+    start, end = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    stride = max(1, round((end - start) / 4))
+    ticks = [10.0**power for power in range(start, end + 1, stride)]
+    return _Axis(10.0**start, 10.0**end, ticks, log=True)

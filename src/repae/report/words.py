@@ -1,0 +1,109 @@
+"""What the figures of a run are called and what they mean, for people."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Figure(NamedTuple):
+    """A figure of the evaluation: its name, its meaning, how it is written, and the figure that it is held against."""
+
+    name: str
+    meaning: str
+    form: str = "{:.3f}"
+    against: str | None = None
+    against_words: str = ""
+
+
+GUIDED = {
+    "accuracy_guided": Figure(
+        "Accuracy, guided", "share of images that an independent classifier takes for the class they were made for"
+    ),
+}
+UNGUIDED = {
+    "accuracy": Figure("Accuracy, unguided", "the same without guidance, which flatters every model less"),
+    "fd": Figure(
+        "Frechet distance",
+        "between real and generated images in the classifier's features; lower is better",
+        "{:.2f}",
+        "fd_floor",
+        "one half of the real images against the other",
+    ),
+    "nn_accuracy": Figure(
+        "1-NN accuracy",
+        "share of images whose nearest real image, in pixels, has the class they were made for",
+        against="nn_accuracy_real",
+        against_words="real images",
+    ),
+    "precision": Figure("Precision", "share of generated images that lie among the real ones"),
+    "recall": Figure("Recall", "share of real images that lie among the generated ones"),
+    "density": Figure("Density", "how densely real images surround the generated ones; 1 is like real"),
+    "coverage": Figure("Coverage", "share of real images with a generated one nearby"),
+    "nn_distance": Figure(
+        "Distance to the nearest real image",
+        "median, in pixels; far below that of real images would mean copies",
+        against="nn_distance_real",
+        against_words="real images to their nearest other",
+    ),
+    "copies": Figure("Nearly copies", "share nearer to a real image than 99% of real images are to each other"),
+}
+RECONSTRUCTION = {
+    "psnr": Figure("PSNR", "of reconstructed real images, in dB; higher is better", "{:.1f} dB"),
+    "ssim": Figure("SSIM", "structural similarity of reconstructed real images; 1 is equal"),
+    "fixed_pattern": Figure(
+        "Fixed pattern", "share of the reconstruction error that is one repeated lattice; 0 is none", "{:.1%}"
+    ),
+}
+GROUPS = {
+    "Generated with guidance": GUIDED,
+    "Generated without guidance": UNGUIDED,
+    "Reconstructed real images": RECONSTRUCTION,
+}
+
+TEACHER = {
+    "random_cosine": "cosine of two tokens of different images; near 1, the teacher says the same of everything",
+    "position_share": "share of token variance that is the place in the image",
+    "image_share": "share of token variance that is the image as a whole",
+    "label_cosine": "cosine reached from class and place alone, without looking at the image",
+    "probe_accuracy": "accuracy of a linear probe on mean tokens, held-out fifth",
+    "neighbour_accuracy": "accuracy of the nearest other mean token",
+    "steps": "training steps",
+    "seconds": "seconds of training",
+}
+
+
+class Panel(NamedTuple):
+    """A chart: its title, its keys with the names they are shown under, and a sentence."""
+
+    title: str
+    keys: dict[str, str]
+    about: str = ""
+
+
+PANELS = (
+    Panel(
+        "Denoiser", {"sit_loss": "total", "denoising_loss": "flow matching"}, "Flow matching plus weighted alignment."
+    ),
+    Panel(
+        "Alignment",
+        {"proj_loss": "denoiser", "vae_align_loss": "VAE"},
+        "Negative cosine to the teacher's tokens; -1 is full agreement.",
+    ),
+    Panel("Autoencoder", {"vae_loss": "total"}, "Everything that the VAE is trained on, alignment included."),
+    Panel("Reconstruction", {"reconstruction_loss": "pixels", "perceptual_loss": "perceptual"}),
+    Panel("KL divergence", {"kl_loss": "KL"}, "Of the posterior from the standard normal, as it enters the loss."),
+    Panel("Discriminator", {"d_loss": "discriminator", "gan_loss": "generator", "weighted_gan_loss": "weighted"}),
+    Panel("Logits", {"logits_real": "real", "logits_fake": "reconstructed"}, "Far apart: the discriminator wins."),
+    Panel("LeCam regularisation", {"lecam_loss": "LeCam"}),
+    Panel(
+        "Gradient norms",
+        {"grad_norm_sit": "denoiser", "grad_norm_vae": "VAE", "grad_norm_disc": "discriminator"},
+        "Before clipping.",
+    ),
+    Panel(
+        "Latent scale",
+        {"latent_std": "mean", "latent_std_max": "largest"},
+        "Standard deviation of latent channels; joint training lets it drift and the normaliser takes it out.",
+    ),
+)
+UNSHOWN = {"step", "wall", "epoch", "d_weight", "discriminator_factor"}
