@@ -1,0 +1,125 @@
+"""Small runs on images at hand: the embedded digits in every method, and a start for a folder of one's own."""
+
+from __future__ import annotations
+
+from repae.data import FolderConfig
+from repae.evaluate.digits import EvaluationConfig
+from repae.losses.autoencoder import AutoencoderLossConfig
+from repae.models.autoencoders import TinyConfig
+from repae.recipes.recipe import (
+    EmbeddedTeacher,
+    FromScratch,
+    FromWarmup,
+    PreviewConfig,
+    Recipe,
+    RuntimeConfig,
+    TeacherPerceptual,
+)
+from repae.runtime.ema import EmaConfig
+from repae.runtime.optimise import AdamWConfig
+from repae.runtime.schedules import Cosine, OneCycle
+from repae.train.loop import LoopConfig
+from repae.train.methods import Naive, Repa, RepaE, VaeOnly
+from repae.train.setup import DiscriminatorConfig, GeneratorConfig, OptimisersConfig
+
+NO_PUBLISHED = "none: the digits are no published benchmark; docs/miniature.md has this project's own figures"
+
+SMALL_SIT = GeneratorConfig(
+    hidden_size=96, depth=4, num_heads=4, patch_size=2, encoder_depth=2, projector_dim=192, class_dropout_prob=0.1
+)
+SMALL_PATCH_GAN = DiscriminatorConfig(ndf=16, n_layers=2)
+PIXELS_AND_KL = AutoencoderLossConfig(perceptual_weight=0.0, discriminator_weight=0.0, kl_weight=1e-6)
+FALLING = Cosine(warmup_steps=50, final=0.05)
+
+
+def digits() -> list[Recipe]:
+    """The digits in every method, and ``folder``."""
+    return [*_digits(), _folder()]
+
+
+def _digits() -> list[Recipe]:
+    joint = Recipe(
+        name="digits",
+        about=(
+            "REPA-E on 1,797 scanned digits, in minutes on two cores: tiny VAE, small SiT, a teacher trained without "
+            "labels. Discriminator and perceptual term are off: at 38 dB nothing asks for them, and a PatchGAN on so "
+            "small a decoder prints a lattice that costs 6 dB and more; digits-full has both on."
+        ),
+        target=NO_PUBLISHED,
+        method=RepaE(),
+        vae=TinyConfig(),
+        sit=SMALL_SIT,
+        discriminator=SMALL_PATCH_GAN,
+        losses=PIXELS_AND_KL,
+        optimisers=OptimisersConfig(
+            denoiser=AdamWConfig(lr=2e-3, schedule=FALLING),
+            vae=AdamWConfig(lr=5e-4, schedule=FALLING),
+            discriminator=AdamWConfig(lr=2e-4),
+        ),
+        ema=EmaConfig(decay=0.995, warmup=True),
+        loop=LoopConfig(steps=1000, batch_size=64, log_every=10, checkpoint_every=250),
+        teachers=(EmbeddedTeacher(),),
+        start=FromWarmup(steps=200, batch_size=64),
+        runtime=RuntimeConfig(precision="fp32"),
+        preview=PreviewConfig(every=250),
+    )
+    return [
+        joint,
+        joint.replace(
+            name="digits-repa", about="REPA on the digits: the denoiser alone, aligned, on the frozen warmed-up VAE.",
+            method=Repa(),
+        ),
+        joint.replace(
+            name="digits-sit", about="Plain SiT on the digits: no teacher, on the frozen warmed-up VAE.",
+            method=Repa(proj_coeff=0.0), teachers=(),
+        ),
+        joint.replace(
+            name="digits-naive",
+            about="The collapse that REPA-E avoids: the diffusion loss reaches the VAE, and nothing is aligned.",
+            method=Naive(), teachers=(),
+        ),
+        joint.replace(
+            name="digits-control",
+            about="REPA-E with targets that hold no image: the teacher's mean tokens of each (class, position).",
+            class_mean_targets=True,
+        ),
+        joint.replace(
+            name="digits-full",
+            about="REPA-E on the digits with all three players: discriminator and perceptual term in teacher features.",
+            perceptual=TeacherPerceptual(),
+            losses=PIXELS_AND_KL.replace(perceptual_weight=1.0, discriminator_weight=0.01, discriminator_start=300),
+        ),
+        joint.replace(
+            name="digits-vae", about="The tiny VAE alone on the digits, from scratch.",
+            method=VaeOnly(), teachers=(), start=FromScratch(),
+            **{"optimisers.vae": AdamWConfig(lr=2e-3, schedule=OneCycle())},
+        ),
+    ]  # fmt: skip
+
+
+def _folder() -> Recipe:
+    return Recipe(
+        name="folder",
+        about=(
+            "REPA-E on any folder of images with one subfolder for each class, at 64 px, with nothing to download: "
+            "`repae train folder --data.path FOLDER --name NAME`. A start; more steps and a larger SiT do better."
+        ),
+        target="none: a start for images of one's own",
+        data=FolderConfig(path="images", resolution=64),
+        vae=TinyConfig(),
+        sit=GeneratorConfig.preset("SiT-S/2", encoder_depth=4, projector_dim=768),
+        discriminator=SMALL_PATCH_GAN,
+        losses=PIXELS_AND_KL.replace(perceptual_weight=1.0),
+        perceptual=TeacherPerceptual(),
+        optimisers=OptimisersConfig(
+            denoiser=AdamWConfig(lr=5e-4, schedule=Cosine(warmup_steps=200, final=0.05)),
+            vae=AdamWConfig(lr=2e-4, schedule=Cosine(warmup_steps=200, final=0.05)),
+        ),
+        ema=EmaConfig(decay=0.999, warmup=True),
+        loop=LoopConfig(steps=20_000, batch_size=64, log_every=50, checkpoint_every=1000),
+        teachers=(EmbeddedTeacher(steps=500),),
+        start=FromWarmup(steps=1000),
+        runtime=RuntimeConfig(workers=2),
+        preview=PreviewConfig(every=1000),
+        evaluation=EvaluationConfig(images=1000),
+    )

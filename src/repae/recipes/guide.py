@@ -1,0 +1,151 @@
+"""The user's guide to REPA-E: its loss file, read as it is, and the ranges in which it advises to tune.
+
+The guide tunes in this order: fix the alignment weights, tune the learning rates, tune the loss weights, fine-tune the
+alignment, check other autoencoders.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from repae.config import UserError, check, read_yaml, suggest
+from repae.losses.autoencoder import AutoencoderLossConfig
+from repae.recipes.recipe import Recipe
+
+log = logging.getLogger("repae")
+
+UNUSED_QUANTIZER_WEIGHT = 1.0
+"""What the guide's file says of a term that its own mode, ``vae``, never adds."""
+
+RANGES = {
+    "method.proj_coeff": (0.1, 1.0),
+    "method.vae_align_proj_coeff": (0.5, 3.0),
+    "latent_norm.momentum": (0.01, 0.3),
+    "sit.encoder_depth": (6, 12),
+    "optimisers.vae.lr": (5e-5, 1e-4),
+    "optimisers.discriminator.lr": (1e-4, 1e-3),
+    "losses.discriminator_weight": (0.05, 0.2),
+    "losses.perceptual_weight": (0.5, 2.0),
+    "losses.kl_weight": (1e-7, 1e-5),
+}
+"""Where the guide tunes. Its claims have no published source: a value outside is unusual, not wrong."""
+
+ALIGNMENT_RATIO = (2.0, 3.0)
+"""The guide's advice for ``vae_align_proj_coeff / proj_coeff``."""
+
+
+def losses_from(path: str | Path) -> dict[str, Any]:
+    """The guide's loss file (``l1_lpips_kl_gan.yaml``) as changes for ``Recipe.replace``, by dotted name.
+
+    Raises:
+        UserError: a key that is unknown (with a suggestion) or has no home here (with the reason), or a wrong value.
+    """
+    data = read_yaml(path)
+    _known(data, ("model", "losses"), path, "")
+    model = _section(data, "model", path)
+    _known(model, ("vq_model",), path, "model.")
+    vq_model = _section(model, "vq_model", path, "model.")
+    _known(vq_model, ("quantize_mode",), path, "model.vq_model.")
+    # The reference's default is another mode, so a file without the key means that one.
+    mode = vq_model.get("quantize_mode", "vq")
+    if mode != "vae":
+        missing = "" if "quantize_mode" in vq_model else ", the default of a file that does not say"
+        raise UserError(
+            f"{path}: model.vq_model.quantize_mode is {mode!r}{missing}; only 'vae' can be trained here: "
+            "there is no vector-quantised autoencoder"
+        )
+    losses = _section(data, "losses", path)
+    here = AutoencoderLossConfig.model_fields
+    _known(losses, (*here, "quantizer_weight", "perceptual_loss", "proj_coef"), path, "losses.")
+    _without_home(losses, path)
+    own = {name: value for name, value in losses.items() if name in here}
+    checked = check(AutoencoderLossConfig, own, f"{path}, losses")
+    changes = {f"losses.{name}": getattr(checked, name) for name in own}
+    if "perceptual_loss" in losses:
+        changes["perceptual.kind"] = _perceptual(losses["perceptual_loss"], path)
+    return changes
+
+
+def _without_home(losses: Mapping[str, Any], path: str | Path) -> None:
+    quantizer = losses.get("quantizer_weight", UNUSED_QUANTIZER_WEIGHT)
+    if quantizer != UNUSED_QUANTIZER_WEIGHT:
+        raise UserError(
+            f"{path}: losses.quantizer_weight is {quantizer!r}; it weighs a vector quantiser, of which there is none "
+            f"here; leave it out, or at the {UNUSED_QUANTIZER_WEIGHT} that the guide's file gives and never uses"
+        )
+    if "quantizer_weight" in losses:
+        log.warning("%s: losses.quantizer_weight is not used: it counts in the mode 'vq' only", path)
+    if losses.get("proj_coef", 0) != 0:
+        raise UserError(
+            f"{path}: losses.proj_coef is {losses['proj_coef']!r}; the alignment of the autoencoder is weighed once, "
+            "by method.vae_align_proj_coeff; leave proj_coef out and set that"
+        )
+
+
+def _perceptual(name: Any, path: str | Path) -> str:
+    if name != "lpips":
+        raise UserError(
+            f"{path}: losses.perceptual_loss is {name!r}; allowed: 'lpips'; "
+            "for distances in a teacher's features leave it out and set --perceptual.kind teacher"
+        )
+    return "lpips"
+
+
+def _section(data: Mapping[str, Any], name: str, path: str | Path, prefix: str = "") -> Mapping[str, Any]:
+    section = data.get(name) or {}
+    if not isinstance(section, dict):
+        raise UserError(f"{path}: {prefix}{name} is {section!r}; allowed: a mapping of names to values")
+    return section
+
+
+def _known(section: Mapping[str, Any], allowed: tuple[str, ...], path: str | Path, prefix: str) -> None:
+    for name in section:
+        if name not in allowed:
+            hint = suggest(str(name), allowed) or f"; allowed: {', '.join(allowed)}"
+            raise UserError(f"{path}: {prefix}{name} is no key of the guide's loss file{hint}")
+
+
+def warnings(recipe: Recipe, named: Recipe | None = None) -> list[str]:
+    """One line for every value that leaves the guide's tuning ranges and that the run uses.
+
+    Args:
+        recipe: what is going to run.
+        named: the named recipe it was made from; what that recipe says itself is not warned of.
+    """
+    values, origin = _numbers(recipe), {} if named is None else _numbers(named)
+    lines = [
+        f"{name} {value:g} is outside the guide's tuning range, {low:g} to {high:g}"
+        for name, (low, high) in RANGES.items()
+        if (value := values.get(name)) is not None and not low <= value <= high and value != origin.get(name)
+    ]
+    ratio, low, high = values.get("ratio"), *ALIGNMENT_RATIO
+    if ratio is not None and not low <= ratio <= high and ratio != origin.get("ratio"):
+        lines.append(
+            f"method.vae_align_proj_coeff is {ratio:.3g} times method.proj_coeff; "
+            f"the guide advises {low:g} to {high:g} times"
+        )
+    return lines
+
+
+def _numbers(recipe: Recipe) -> dict[str, float]:
+    """The values that the guide speaks of, without those that the recipe's method does not use."""
+    kind = recipe.method.kind
+    values = {name: _value(recipe, name) for name in RANGES}
+    used = {name: value for name, value in values.items() if value is not None}
+    if kind == "vae":
+        used = {name: value for name, value in used.items() if not name.startswith(("latent_norm.", "sit."))}
+    if kind == "repa":
+        used = {name: used[name] for name in ("method.proj_coeff", "sit.encoder_depth")}
+    if used.get("method.proj_coeff") and "method.vae_align_proj_coeff" in used:
+        used["ratio"] = used["method.vae_align_proj_coeff"] / used["method.proj_coeff"]
+    return used
+
+
+def _value(recipe: Recipe, name: str) -> float | None:
+    value: Any = recipe
+    for part in name.split("."):
+        value = getattr(value, part, None)
+    return value

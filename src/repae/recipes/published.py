@@ -1,0 +1,261 @@
+"""The published runs by name: REPA-E, REPA and plain SiT on ImageNet at 256 px, and the ablations of the paper.
+
+Every recipe says in ``target`` what its origin published. A file, a folder or a weight that it needs and that is not
+part of this project is found where the fields say; ``repae train NAME --dry-run`` lists what is missing.
+"""
+
+from __future__ import annotations
+
+from repae.data import FolderConfig
+from repae.evaluate.digits import EvaluationConfig
+from repae.flow.guidance import Guidance
+from repae.flow.samplers import Euler, EulerMaruyama
+from repae.losses.autoencoder import AutoencoderLossConfig
+from repae.models.autoencoders import KLConfig
+from repae.recipes.recipe import (
+    FromScratch,
+    FromWeights,
+    LpipsPerceptual,
+    PreviewConfig,
+    Recipe,
+    RuntimeConfig,
+    TimmTeacher,
+)
+from repae.runtime.ema import EmaConfig
+from repae.train.loop import LoopConfig
+from repae.train.methods import Naive, Repa, RepaE
+from repae.train.setup import GeneratorConfig, LatentNormConfig
+
+IMAGENET_CLASSES = 1000
+EPOCHS_80, EPOCHS_20 = 400_000, 100_000
+"""Steps of 256 images that are 80 and 20 epochs of ImageNet."""
+
+DINOV2_B = TimmTeacher(name="vit_base_patch14_dinov2.lvd142m")
+DINOV2_L = TimmTeacher(name="vit_large_patch14_dinov2.lvd142m")
+CLIP_L = TimmTeacher(name="vit_large_patch14_clip_224.openai")
+IJEPA_H = TimmTeacher(name="vit_huge_patch14_gap_224.in1k_ijepa")
+
+PAPER = "REPA-E, arXiv 2504.10483v3"
+PROTOCOL = "50,000 images, Euler-Maruyama with 250 steps"
+UNGUIDED = f"{PROTOCOL}, no guidance"
+
+SD, IN, VA = "SD-VAE", "IN-VAE", "VA-VAE"
+_VAES = {SD: "f8d4", IN: "f16d32", VA: "f16d32"}
+_GUIDANCE = {
+    SD: Guidance(scale=2.2, low=0.0, high=0.65),
+    IN: Guidance(scale=1.8, low=0.0, high=0.825),
+    VA: Guidance(scale=1.9, low=0.0, high=0.825),
+}
+"""Scale and interval of the guided results in REPA-E's README, on which they were tuned."""
+
+
+def published() -> list[Recipe]:
+    """All of them, the runs of 80 epochs first."""
+    return [*_joint(), *_frozen(), *_sizes_and_autoencoders(), *_teachers_and_depths(), *_components()]
+
+
+def _joint() -> list[Recipe]:
+    def target(table: str, plain: str, guided: str, vae: str) -> str:
+        guidance = _GUIDANCE[vae]
+        return (
+            f"{PAPER}, {table}80 epochs: FID {plain} without guidance, {guided} with guidance "
+            f"{guidance.scale} on [0, {guidance.high}]; {PROTOCOL}"
+        )
+
+    return [
+        _repae(
+            "repae-sdvae-xl2",
+            "SiT-XL/2",
+            SD,
+            "The paper's main run: SiT-XL/2 and SD-VAE (f8d4), jointly.",
+            target("Table 1 and README, ", "4.07 (sFID 4.60, IS 161.8)", "1.67", SD),
+        ),
+        _repae(
+            "repae-invae-xl1",
+            "SiT-XL/1",
+            IN,
+            "SiT-XL/1 and IN-VAE (f16d32, of ImageNet), jointly.",
+            target("README, ", "4.09", "1.61", IN),
+        ),
+        _repae(
+            "repae-vavae-xl1",
+            "SiT-XL/1",
+            VA,
+            "SiT-XL/1 and VA-VAE (f16d32, itself aligned with DINOv2), jointly.",
+            target("README, ", "4.05", "1.73", VA),
+        ),
+        _repae(
+            "repae-sdvae-xl2-scratch",
+            "SiT-XL/2",
+            SD,
+            "SiT-XL/2 and an f8d4 VAE from random weights, jointly.",
+            f"{PAPER}, Table 7, from scratch, 20 / 40 / 80 epochs: FID 14.12 / 7.54 / 4.34; {UNGUIDED}",
+        ).replace(start=FromScratch()),
+        *[
+            _repae(
+                f"repae-{vae.replace('-', '').lower()}-xl1-guide",
+                "SiT-XL/1",
+                vae,
+                f"SiT-XL/1 and {vae} with the guide's weight 1.0 of the VAE's alignment; published runs have 1.5.",
+                "none: the guide gives no result for this weight, and the published runs use 1.5",
+            ).replace(method=RepaE(vae_align_proj_coeff=1.0))
+            for vae in (IN, VA)
+        ],
+    ]
+
+
+def _frozen() -> list[Recipe]:
+    return [
+        _on_frozen_vae(
+            "repa-sdvae-xl2",
+            "SiT-XL/2",
+            SD,
+            0.5,
+            "REPA: SiT-XL/2 aligned with DINOv2-B on the frozen SD-VAE.",
+            f"{PAPER}, Table 1, of REPA: FID 19.40 / 11.10 / 7.90 / 5.90 after 20 / 40 / 80 / 800 epochs; {UNGUIDED}",
+        ),
+        _on_frozen_vae(
+            "repa-vavae-xl1",
+            "SiT-XL/1",
+            VA,
+            0.5,
+            "REPA: SiT-XL/1 aligned with DINOv2-B on the frozen VA-VAE.",
+            f"{PAPER}, Table 8, SiT with REPA on VA-VAE, 80 epochs: FID 4.88; {UNGUIDED}",
+        ),
+        _on_frozen_vae(
+            "sit-sdvae-xl2",
+            "SiT-XL/2",
+            SD,
+            0.0,
+            "Plain SiT-XL/2 on the frozen SD-VAE, without a teacher.",
+            f"{PAPER}, Table 8, SiT without REPA, 80 epochs: FID 17.20; Table 1, 1400 epochs: 8.61; {UNGUIDED}",
+        ),
+        _on_frozen_vae(
+            "sit-vavae-xl1",
+            "SiT-XL/1",
+            VA,
+            0.0,
+            "Plain SiT-XL/1 on the frozen VA-VAE, without a teacher.",
+            f"{PAPER}, Table 8, SiT without REPA on VA-VAE, 80 epochs: FID 5.93; {UNGUIDED}",
+        ),
+        _on_frozen_vae(
+            "repa-sdvae-b2",
+            "SiT-B/2",
+            SD,
+            0.5,
+            "REPA in the small: SiT-B/2 on the frozen SD-VAE.",
+            _ablation("Table 2", "FID 49.5"),
+        ).replace(**{"loop.steps": EPOCHS_20}),
+        _on_frozen_vae(
+            "repa-sdvae-l2",
+            "SiT-L/2",
+            SD,
+            0.5,
+            "REPA, the ablations' baseline: SiT-L/2 on the frozen SD-VAE.",
+            _ablation("Tables 2 to 5", "FID 24.1"),
+        ).replace(**{"loop.steps": EPOCHS_20}),
+    ]
+
+
+def _sizes_and_autoencoders() -> list[Recipe]:
+    return [
+        _ablated("repae-sdvae-b2", "SiT-B/2", "SiT-B/2 and SD-VAE, jointly.", _ablation("Table 2", "FID 34.8")),
+        _ablated(
+            "repae-sdvae-l2",
+            "SiT-L/2",
+            "The ablations' joint run: SiT-L/2 and SD-VAE.",
+            _ablation("Tables 2 to 6", "FID 16.3"),
+        ),
+        _ablated("repae-invae-l1", "SiT-L/1", "SiT-L/1 and IN-VAE, jointly.", _ablation("Table 4", "FID 12.7"), IN),
+        _ablated("repae-vavae-l1", "SiT-L/1", "SiT-L/1 and VA-VAE, jointly.", _ablation("Table 4", "FID 11.1"), VA),
+    ]
+
+
+def _teachers_and_depths() -> list[Recipe]:
+    def of(ending: str, about: str, target: str) -> Recipe:
+        return _ablated(f"repae-sdvae-l2-{ending}", "SiT-L/2", about, target)
+
+    return [
+        of("dinov2-l", "Teacher DINOv2-L in place of -B.", _ablation("Table 3", "FID 16.0")).replace(
+            teachers=(DINOV2_L,)
+        ),
+        of("clip-l", "Teacher CLIP-L (OpenAI's).", _ablation("Table 3", "FID 23.4")).replace(teachers=(CLIP_L,)),
+        of("ijepa-h", "Teacher I-JEPA-H.", _ablation("Table 3", "FID 16.5")).replace(teachers=(IJEPA_H,)),
+        of("depth6", "Alignment after block 6.", _ablation("Table 5", "FID 16.4")).replace(**{"sit.encoder_depth": 6}),
+        of("depth10", "Alignment after block 10.", _ablation("Table 5", "FID 16.2")).replace(
+            **{"sit.encoder_depth": 10}
+        ),
+    ]
+
+
+def _components() -> list[Recipe]:
+    def without(ending: str, about: str, fid: str) -> Recipe:
+        name = f"repae-sdvae-l2-no-{ending}"
+        return _ablated(name, "SiT-L/2", about, _ablation("Table 6", f"FID {fid}, with everything 16.3"))
+
+    naive = Naive(proj_coeff=0.5, vae_align_proj_coeff=1.5)
+    return [
+        without("stopgrad", "No stop-gradient: the diffusion loss reaches the VAE, which collapses.", "444.1").replace(
+            method=naive
+        ),
+        without(
+            "norm",
+            "No batch norm between VAE and SiT: latents are normalised by their first statistics, which then stay.",
+            "18.1",
+        ).replace(latent_norm=LatentNormConfig(tracking="fixed")),
+        without("gan", "No discriminator.", "19.2").replace(
+            discriminator=None, losses=AutoencoderLossConfig(discriminator_weight=0.0)
+        ),
+    ]
+
+
+def _ablation(table: str, result: str) -> str:
+    return f"{PAPER}, {table}, 20 epochs: {result}; {UNGUIDED}"
+
+
+def _ablated(name: str, size: str, about: str, target: str, vae: str = SD) -> Recipe:
+    return _repae(name, size, vae, about, target).replace(**{"loop.steps": EPOCHS_20})
+
+
+def _repae(name: str, size: str, vae: str, about: str, target: str) -> Recipe:
+    """The published joint run: L1 + LPIPS + KL + GAN, alignment .5 and 1.5 with DINOv2-B after block 8, three AdamW."""
+    return _base(name, size, vae, about, target).replace(
+        method=RepaE(), teachers=(DINOV2_B,), losses=AutoencoderLossConfig(), perceptual=LpipsPerceptual()
+    )
+
+
+def _on_frozen_vae(name: str, size: str, vae: str, proj_coeff: float, about: str, target: str) -> Recipe:
+    return _base(name, size, vae, about, target).replace(
+        method=Repa(proj_coeff=proj_coeff), teachers=(DINOV2_B,) if proj_coeff else ()
+    )
+
+
+def _base(name: str, size: str, vae: str, about: str, target: str) -> Recipe:
+    """What all published runs share: ImageNet at 256 px, batches of 256, learning rate 1e-4, decay .9999.
+
+    The figures of `evaluation` are those of the reconstruction; a Frechet distance on Inception is not among them.
+    The preview is the reference's, whose guidance 4 everywhere is no published setting.
+    """
+    kind = vae.replace("-", "").lower()
+    return Recipe(
+        name=name,
+        about=about,
+        target=target,
+        data=FolderConfig(path="data/imagenet/train", resolution=256),
+        num_classes=IMAGENET_CLASSES,
+        vae=KLConfig.preset(_VAES[vae]),
+        start=FromWeights(path=f"pretrained/{kind}/{kind}-{_VAES[vae]}.pt"),
+        sit=GeneratorConfig.preset(size),
+        ema=EmaConfig(decay=0.9999, warmup=False, statistics="average"),
+        bundle="reference",
+        loop=LoopConfig(steps=EPOCHS_80, batch_size=256, log_every=100, checkpoint_every=50_000),
+        runtime=RuntimeConfig(device="cuda", precision="bf16", compile=True, tf32=True, workers=4),
+        preview=PreviewConfig(
+            every=10_000,
+            classes=8,
+            per_class=8,
+            sampler=Euler(steps=50),
+            guidance=Guidance(scale=4.0, low=0.0, high=1.0),
+        ),
+        evaluation=EvaluationConfig(images=5000, sampler=EulerMaruyama(steps=250), guidance=_GUIDANCE[vae]),
+    )
