@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64, UInt8
@@ -15,6 +15,7 @@ from repae.models.teachers.base import Teacher
 from repae.models.teachers.degeneracy import class_means
 
 
+@runtime_checkable
 class Targets(Protocol):
     """Alignment targets of a batch, one set of tokens for each teacher.
 

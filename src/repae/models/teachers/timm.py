@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -194,7 +195,9 @@ def _load(network: nn.Module, path: Path, name: str) -> None:
     state = clean_state_dict(_read(path))
     convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
     if convert is not None:
-        state = convert(state, network)
+        # On a file of some other model timm's conversion breaks down; the comparison below then says what is wrong.
+        with suppress(RuntimeError, KeyError, ValueError, AttributeError, TypeError, IndexError):
+            state = convert(state, network)
     facts: Any = network.pretrained_cfg
     classifier = facts.get("classifier") or ()
     heads = tuple(f"{head}." for head in ([classifier] if isinstance(classifier, str) else classifier))
@@ -203,7 +206,9 @@ def _load(network: nn.Module, path: Path, name: str) -> None:
     faults = {
         "missing": own.keys() - state.keys(),
         "unexpected": state.keys() - own.keys(),
-        "of another shape": {key for key in own.keys() & state.keys() if own[key].shape != state[key].shape},
+        "of another shape": {
+            key for key in own.keys() & state.keys() if own[key].shape != getattr(state[key], "shape", None)
+        },
     }
     if any(faults.values()):
         found = "; ".join(f"{len(keys)} keys {what}: {_few(keys)}" for what, keys in faults.items() if keys)
