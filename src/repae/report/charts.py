@@ -11,7 +11,7 @@ from typing import NamedTuple
 Points = Sequence[tuple[float, float]]
 
 WIDTH, HEIGHT = 440, 220
-LEFT, RIGHT, TOP, BOTTOM = 56, 12, 10, 28
+LEFT, RIGHT, TOP, BOTTOM = 56, 26, 10, 28
 COLOURS = 3
 BINS = 300
 DECADES = 30.0

@@ -35,7 +35,7 @@ tr.group td { padding-top: 1.1rem; font-weight: 600; }
 figure { margin: 1rem 0; }
 figure img { display: block; max-width: 100%; height: auto; image-rendering: pixelated; border-radius: .25rem; }
 .strip { display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); gap: 1rem; }
-.strip figure, .charts figure { margin: 0; }
+.strip figure, .charts figure { margin: 0; } .strip img { image-rendering: auto; }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(19rem, 1fr)); gap: 1.6rem 1.4rem; }
 .legend { display: flex; flex-wrap: wrap; gap: .1rem 1rem; font-size: .82rem; color: var(--soft); min-height: 1.4em; }
 .legend b { color: var(--ink); font-weight: 600; font-variant-numeric: tabular-nums; }
