@@ -146,7 +146,7 @@ class SiT(nn.Module):
         """Tokens after the first ``depth`` blocks."""
         if not 0 <= depth <= len(self.blocks):
             raise UserError(
-                f"features after block {depth} were asked for; this model has blocks 1 to {len(self.blocks)}"
+                f"features after block {depth} were asked for; allowed: 0 to {len(self.blocks)}, the model's depth"
             )
         tokens, condition = self.embed(x, t, y)
         return self.run(tokens, condition, stop=depth)
