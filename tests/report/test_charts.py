@@ -23,7 +23,7 @@ values = st.lists(st.floats(-1e6, 1e6) | st.just(math.nan) | st.just(math.inf), 
 @given(values, st.integers(1, 10_000))
 def test_every_series_is_drawn_inside_the_panel(values, stride):
     """Constants, single points, signs and gaps of any kind: a chart, and every point of it inside."""
-    svg = chart("loss", {"loss": [(stride * (i + 1), value) for i, value in enumerate(values)]})
+    svg = chart("loss", {"loss": [(float(stride * (i + 1)), value) for i, value in enumerate(values)]})
     for run in _points(svg):
         assert all(0 <= x <= WIDTH and 0 <= y <= HEIGHT for x, y in run)
     finite = sum(map(math.isfinite, values))
@@ -32,7 +32,7 @@ def test_every_series_is_drawn_inside_the_panel(values, stride):
 
 def test_higher_values_stand_higher_and_later_ones_to_the_right():
     """The axes run the way axes do, linear and logarithmic."""
-    for series in ([(1, 1.0), (2, 2.0), (3, 4.0)], [(1, 1e-3), (2, 1.0), (3, 1e3)]):
+    for series in ([(1.0, 1.0), (2.0, 2.0), (3.0, 4.0)], [(1.0, 1e-3), (2.0, 1.0), (3.0, 1e3)]):
         (run,) = _points(chart("x", {"x": series}))
         assert run[0][0] < run[1][0] < run[2][0] and run[0][1] > run[1][1] > run[2][1]
     assert run[0][1] - run[1][1] == pytest.approx(run[1][1] - run[2][1], abs=0.2)
@@ -40,7 +40,7 @@ def test_higher_values_stand_higher_and_later_ones_to_the_right():
 
 def test_gaps_interrupt_the_line():
     """A value that was not finite is not bridged over."""
-    svg = chart("x", {"x": [(1, 1.0), (2, 2.0), (3, math.nan), (4, 1.0)]})
+    svg = chart("x", {"x": [(1.0, 1.0), (2.0, 2.0), (3.0, math.nan), (4.0, 1.0)]})
     assert [len(run) for run in _points(svg)] == [2, 2]
 
 
@@ -55,7 +55,7 @@ def test_long_series_keep_their_mean_and_their_end():
 
 def test_names_are_escaped_and_last_values_told():
     """The legend gives the number that one would otherwise guess from the line."""
-    svg = chart("a < b", {"k&l": [(1, 0.5), (2, 0.12345)]}, about="it's <fine>")
+    svg = chart("a < b", {"k&l": [(1.0, 0.5), (2.0, 0.12345)]}, about="it's <fine>")
     assert "a &lt; b" in svg and "k&amp;l <b>0.123</b>" in svg and "&lt;fine&gt;" in svg
 
 
