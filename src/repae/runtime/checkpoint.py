@@ -9,7 +9,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -30,6 +30,7 @@ _REPLACED = ".replaced"
 _FOLDER = re.compile(rf"step-(\d+)({re.escape(_REPLACED)})?")
 
 
+@runtime_checkable
 class Stateful(Protocol):
     """Whatever a checkpoint can hold: dicts, lists and tuples of tensors and plain values."""
 

@@ -44,7 +44,8 @@ class Cosine(Config):
         """The factor of update ``step`` (from 0) of ``total_steps``, in [0, 1]; ``final`` from the last update on."""
         if step < self.warmup_steps:
             return (step + 1) / self.warmup_steps
-        return _half_cosine(1.0, self.final, step - self.warmup_steps, total_steps - 1 - self.warmup_steps)
+        rest = total_steps - 1 - self.warmup_steps
+        return _half_cosine(1.0, self.final, float(step - self.warmup_steps), float(rest))
 
 
 class OneCycle(Config):
@@ -69,7 +70,7 @@ class OneCycle(Config):
         start = 1 / self.start_divisor
         peak = self.rise * total_steps - 1
         if step <= peak:
-            return _half_cosine(start, 1.0, step, peak)
+            return _half_cosine(start, 1.0, float(step), peak)
         return _half_cosine(1.0, start / self.end_divisor, step - peak, total_steps - 1 - peak)
 
 

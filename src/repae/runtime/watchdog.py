@@ -7,8 +7,6 @@ import threading
 import time
 from types import FrameType, TracebackType
 
-from typing_extensions import Self
-
 from repae.runtime.distributed import world
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -33,7 +31,7 @@ class Interrupt:
         self._interrupted_at: float | None = None
         self._previous: dict[signal.Signals, object] = {}
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.signal(number, self._handle) for number in _SIGNALS}
         return self
