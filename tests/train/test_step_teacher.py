@@ -240,6 +240,19 @@ def test_the_finished_teacher_is_the_trained_network_centred() -> None:
     assert torch.equal(teacher(images), kept)
 
 
+@pytest.mark.parametrize("name", ["bf16", "fp16"])
+def test_half_precision_sees_the_same_views(name: str) -> None:
+    """The loop's autocast reaches the network only: geometry, masks and objective stay float32, the loss close."""
+    precision = Precision(name, CPU)
+    half = TeacherStep(SMALL, total_steps=8, seed=0, device=CPU, precision=precision)
+    with precision.autocast():
+        row = half(batch(0), 0, WHOLE)
+    whole = new_step()(batch(0), 0, WHOLE)
+    assert all(value.dtype == torch.float32 for value in row.values())
+    assert float(row["teacher_loss"]) == pytest.approx(float(whole["teacher_loss"]), rel=0.02)
+    assert row["grad_norm_teacher"].isfinite()
+
+
 def test_part_of_a_batch_is_refused() -> None:
     """Statistics of a part are not those of the batch: micro-batches and shares of ranks are a mistake of ours."""
     with pytest.raises(AssertionError, match="whole batch"):

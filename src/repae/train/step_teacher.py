@@ -99,7 +99,8 @@ class TeacherStep:
         assert share.micros * share.size == 1, "the teacher's objective needs the whole batch in one piece"
         config, images = self.config, batch.images
         source = generator(images.device, self.seed, "teacher step", step)
-        views = augment(torch.cat((images, images)).float() / 255, source)
+        with float32():
+            views = augment(torch.cat((images, images)).float() / 255, source)
         hidden = draw_mask(len(views), self.architecture.grid, config.mask_ratio, source)
         embedding, guess = self.pretext(views, hidden)
         with float32():
