@@ -30,7 +30,17 @@ def test_autocast_computes_in_the_named_dtype(name, dtype):
 
 
 def test_float32_switches_autocast_off_and_back_on():
-    """Losses inside a low-precision pass keep their digits, also in a compiled function."""
+    """Losses inside a low-precision pass keep their digits."""
+    left, right = torch.randn(4, 4), torch.randn(4, 4)
+    with Precision("bf16", CPU).autocast():
+        with float32():
+            assert (left @ right).dtype == torch.float32
+        assert (left @ right).dtype == torch.bfloat16
+
+
+@pytest.mark.slow
+def test_float32_within_a_compiled_function():
+    """Without breaking its graph. (The shape checker's own wrappers would break it.)"""
     left, right = torch.randn(4, 4), torch.randn(4, 4)
 
     @torch.compile(fullgraph=True, backend="eager")
@@ -39,10 +49,7 @@ def test_float32_switches_autocast_off_and_back_on():
             return x @ y
 
     with Precision("bf16", CPU).autocast():
-        with float32():
-            assert torch.equal(left @ right, product(left, right))
-            assert (left @ right).dtype == torch.float32
-        assert (left @ right).dtype == torch.bfloat16
+        assert product(left, right).dtype == torch.float32
 
 
 def test_cast_weights_are_not_remembered_over_a_step_or_a_frozen_pass():
