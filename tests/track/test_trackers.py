@@ -11,7 +11,7 @@ from rich.console import Console
 from repae.config import UserError
 from repae.track import ProgressBar, TensorBoardTracker, Tracker, WandbTracker, duration
 
-ROW = {"denoising_loss": 0.5, "proj_loss": -0.25, "kl_loss": 3.0, "epoch": 1.0}
+ROW = {"denoising_loss": 0.5, "proj_loss": -0.25, "d_loss": 0.0, "kl_loss": 3.0, "epoch": 1.0}
 WALL = {"time": 1.7e9, "seconds": 10.0, "images_per_second": 320.0}
 PICTURE = np.zeros((8, 8, 1), dtype=np.uint8)
 

@@ -29,7 +29,8 @@ class ProgressBar(Tracker):
     Args:
         total: optimiser steps of the whole run.
         title: what is being trained.
-        show: keys of the losses to show, with their short names; if a row holds none of them, its first few keys.
+        show: keys of the losses to show, with their short names; if a row holds none of them, its first few
+            keys. One that is 0 is switched off and not shown.
         console: where to; standard error by default, so that standard output stays clean.
         every: seconds between two lines when the console is no terminal. The last step always gets a line.
     """
@@ -77,7 +78,7 @@ class ProgressBar(Tracker):
             self._bar = None
 
     def _chosen(self, row: Mapping[str, float]) -> Sequence[tuple[str, str]]:
-        known = [(key, name) for key, name in self.show.items() if key in row]
+        known = [(key, name) for key, name in self.show.items() if row.get(key)]
         return known or [(key, key) for key in row if key != "epoch"][:FIRST_OTHERS]
 
     def _open(self) -> Progress:
