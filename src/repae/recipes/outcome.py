@@ -1,0 +1,121 @@
+"""What is done with a run once it has trained: images, figures, the report, the demonstration."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from repae.config import UserError, write_atomic
+from repae.data import Dataset
+from repae.evaluate import evaluate as judge
+from repae.recipes.catalogue import find
+from repae.recipes.load import Run, load
+from repae.recipes.place import Place, occupied
+from repae.recipes.run import train
+from repae.recipes.settings import SampleSettings
+from repae.report import build as build_report
+from repae.runtime.distributed import is_main
+from repae.sample import balanced_labels, generate, grid, grid_labels, write_npz, write_png
+from repae.train.state import BundleName
+
+
+def sample(folder: Path, settings: SampleSettings) -> Path:
+    """Draws images of a run: ``grid.png``, and ``samples.npz`` with ``arr_0`` ``[N, H, W, C]`` uint8 and ``labels``.
+
+    Returns:
+        The folder they are in, by default ``RUN/samples``.
+
+    Raises:
+        UserError: no run, no checkpoint, an unknown class, or guidance without a null class.
+    """
+    run = load(folder, settings.bundle)
+    with occupied(run.recipe.runtime, folder.parent) as place:
+        run = load(folder, settings.bundle, device=place.device)
+        labels = _labels(settings, run.bundle.num_classes)
+        images = generate(
+            run.bundle,
+            labels,
+            sampler=settings.sampler,
+            guidance=settings.guidance,
+            path=run.recipe.path,
+            precision=place.precision,
+            seed=settings.seed,
+            batch_size=settings.batch_size,
+        )
+        out = Path(settings.out) if settings.out else folder / "samples"
+        if is_main():
+            write_png(out / "grid.png", grid(images, settings.per_class))
+            write_npz(out / "samples.npz", images, labels)
+    return out
+
+
+def _labels(settings: SampleSettings, num_classes: int) -> torch.Tensor:
+    unknown = [label for label in settings.classes or () if label >= num_classes]
+    if unknown:
+        raise UserError(f"classes holds {unknown[0]}; this model has the classes 0 to {num_classes - 1}")
+    if settings.count is not None:
+        places = balanced_labels(settings.count, len(settings.classes or range(num_classes)))
+        return torch.tensor(settings.classes)[places] if settings.classes else places
+    if settings.classes:
+        return torch.tensor(settings.classes).repeat_interleave(settings.per_class)
+    return grid_labels(num_classes, columns=settings.per_class)
+
+
+def evaluate(folder: Path, bundle: str | None = None) -> dict[str, Any]:
+    """Judges a run on the data it was trained on and writes ``evaluation.json``, then the report anew.
+
+    Args:
+        folder: ``runs/NAME``.
+        bundle: which weights; the recipe's own choice by default. Others go to ``evaluation-BUNDLE.json``.
+
+    Raises:
+        UserError: no run there, or its data are not what it was trained on.
+    """
+    opened = load(folder, _known(bundle))
+    with occupied(opened.recipe.runtime, folder.parent) as place:
+        run = load(folder, _known(bundle), device=place.device)
+        figures = judged(run, _same_data(run), place)
+        if is_main():
+            own = bundle is None or bundle == run.recipe.bundle
+            name = "evaluation.json" if own else f"evaluation-{bundle}.json"
+            write_atomic(folder / name, json.dumps(figures, indent=2) + "\n")
+            build_report(folder)
+    return figures
+
+
+def judged(run: Run, dataset: Dataset, place: Place) -> dict[str, Any]:
+    """All figures of an opened run, with their protocol and where the run stands."""
+    figures = judge(
+        run.bundle,
+        dataset,
+        run.recipe.evaluation,
+        precision=place.precision,
+        path=run.recipe.path,
+        cache=place.runs / "cache",
+    )
+    figures["protocol"] |= {"recipe": run.recipe.digest(), "step": run.step}
+    return figures
+
+
+def demo(runs: Path = Path("runs")) -> Path:
+    """The whole way on the embedded digits: train, sample, evaluate, report, in ``runs/demo``."""
+    folder = train(find("digits").replace(name="demo"), runs)
+    evaluate(folder)
+    return folder
+
+
+def _same_data(run: Run) -> Dataset:
+    dataset = run.recipe.data.open()
+    if dataset.fingerprint != run.meta["data"]:
+        raise UserError(
+            f"the data of {run.folder} have changed since it was trained: their fingerprint was {run.meta['data']}, is "
+            f"now {dataset.fingerprint}; figures on other images would not be comparable. Restore the data"
+        )
+    return dataset
+
+
+def _known(bundle: str | None) -> BundleName | None:
+    return bundle  # type: ignore[return-value] (load refuses unknown names in words)
