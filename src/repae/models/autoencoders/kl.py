@@ -25,9 +25,9 @@ class KLConfig(Config):
 
     Attributes:
         latent_channels: channels of the latent.
-        base_channels: a multiple of 32.
+        base_channels: width at the entrance, a multiple of 32.
         channel_multipliers: width of each level relative to ``base_channels``, from full resolution down; each level
-            but the first halves the side.
+            but the first halves the side. Published ones begin with 1, as diffusers' own files must.
         blocks_per_level: residual blocks in each level of the encoder; the decoder has one more.
         attention_levels: levels, counted from 0 at full resolution, with attention after each block. The middle has
             attention always.
@@ -100,6 +100,8 @@ class KLAutoencoder(Autoencoder):
             "scaling_factor": 1.0,
         }
         self.model = AutoencoderKL(**sizes)
+        if config.channel_multipliers[0] != 1:
+            self._narrow_entrance(config)
 
     def moments(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b kk m n"]:
         """Means and log-variances of the posterior, along the channels."""
@@ -115,3 +117,13 @@ class KLAutoencoder(Autoencoder):
         """The blocks of each level, the middles included."""
         encoder, decoder = self.model.encoder, self.model.decoder
         return [*encoder.down_blocks, encoder.mid_block, decoder.mid_block, *decoder.up_blocks]
+
+    def _narrow_entrance(self, config: KLConfig) -> None:
+        """Let the encoder start at ``base_channels``, as latent diffusion does; diffusers starts at the first level."""
+        from diffusers.models.resnet import ResnetBlock2D
+
+        encoder: Any = self.model.encoder
+        width = config.base_channels * config.channel_multipliers[0]
+        block: dict[str, Any] = {"temb_channels": None, "groups": _GROUPS, "eps": 1e-6, "non_linearity": "silu"}
+        encoder.conv_in = nn.Conv2d(self.image_channels, config.base_channels, kernel_size=3, padding=1)
+        encoder.down_blocks[0].resnets[0] = ResnetBlock2D(in_channels=config.base_channels, out_channels=width, **block)
