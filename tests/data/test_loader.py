@@ -215,7 +215,8 @@ def test_workers_leave_signals_to_this_process(photos: Path) -> None:
     """Protects a clean stop: Ctrl-C and SIGTERM, which reach a whole process group, do not end the workers; the end
     of the iteration does."""
     stream = iter(Loader(FolderConfig(path=str(photos), resolution=16).open(), 6, seed=0, workers=2))
-    next(stream)
+    for _ in range(2):  # they take turns, so now both are up
+        next(stream)
     children = [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
     workers = [pid for pid in children if "SigIgn" in Path(f"/proc/{pid}/status").read_text() and ignores(pid)]
     assert len(workers) == 2
