@@ -119,7 +119,7 @@ def test_sizes_that_do_not_fit(make, named):
 
 
 @pytest.mark.parametrize("config", [SMALL_KL.replace(channel_multipliers=(1, 1)), TinyConfig()], ids=lambda c: c.kind)
-def test_each_part_compiles_as_a_whole(config):
+def test_each_part_compiles_as_a_whole(config, unchecked):
     """Regional compilation in place: no graph break, same names, same values."""
     plain, compiled = built(config), built(config)
     for part in compiled.compile_parts():

@@ -88,7 +88,7 @@ def test_projector_is_the_papers():
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_each_block_compiles_as_a_whole(training):
+def test_each_block_compiles_as_a_whole(training, unchecked):
     """Regional compilation, in place: no graph break inside a part, same names, same values and gradients."""
     plain, compiled = awake(), awake()
     compiled.load_state_dict(plain.state_dict())

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from repae.config import Config, UserError, suggest
 from repae.models.layers import at_least_float32, linear
@@ -49,7 +48,7 @@ class SiTConfig(Config):
     fused_attn: bool = True
 
     @model_validator(mode="after")
-    def _sizes_fit(self) -> Self:
+    def _sizes_fit(self) -> SiTConfig:
         if self.hidden_size % self.num_heads:
             raise ValueError(
                 f"num_heads {self.num_heads} does not divide hidden_size {self.hidden_size}; "
@@ -68,7 +67,7 @@ class SiTConfig(Config):
         return self
 
     @classmethod
-    def preset(cls, name: str, **changes: Any) -> Self:
+    def preset(cls, name: str, **changes: Any) -> SiTConfig:
         """A published size by name, ``SiT-{S,B,L,XL}/{1,2,4,8}``, with fields changed by keyword.
 
         Raises:
@@ -278,7 +277,7 @@ class Block(nn.Module):
         self.attn = Attention(width, heads, qk_norm=qk_norm, fused=fused)
         self.norm2 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.mlp = MLP(width, mlp_width)
-        self.adaLN_modulation = nn.Sequential(nn.SiLU(), linear(width, 6 * width, std=0))
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), linear(width, 6 * width, std=0.0))
 
     def forward(self, x: Float[Tensor, "b n d"], condition: Float[Tensor, "b d"]) -> Float[Tensor, "b n d"]:
         """Tokens after attention and MLP, each shifted, scaled and gated by the condition."""
@@ -294,8 +293,8 @@ class FinalLayer(nn.Module):
     def __init__(self, width: int, patch_size: int, channels: int) -> None:
         super().__init__()
         self.norm_final = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
-        self.linear = linear(width, patch_size * patch_size * channels, std=0)
-        self.adaLN_modulation = nn.Sequential(nn.SiLU(), linear(width, 2 * width, std=0))
+        self.linear = linear(width, patch_size * patch_size * channels, std=0.0)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), linear(width, 2 * width, std=0.0))
 
     def forward(self, x: Float[Tensor, "b n d"], condition: Float[Tensor, "b d"]) -> Float[Tensor, "b n k"]:
         """Patches with the layout (row, column, channel)."""

@@ -7,7 +7,6 @@ from typing import Any, Literal
 from jaxtyping import Float
 from pydantic import Field, field_validator
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from repae.config import Config, UserError, suggest
 from repae.models.autoencoders.base import Autoencoder
@@ -56,7 +55,7 @@ class KLConfig(Config):
         return tuple(sorted(set(value)))
 
     @classmethod
-    def preset(cls, name: str, **changes: Any) -> Self:
+    def preset(cls, name: str, **changes: Any) -> KLConfig:
         """A published autoencoder by name, ``f8d4`` or ``f16d32``, with fields changed by keyword.
 
         Raises:
