@@ -181,13 +181,13 @@ def _train(words: Words) -> int:
     runs, losses = Path(words.take("runs") or "runs"), words.take("losses-from")
     dry_run = words.switch("dry-run")
     from repae.recipes.catalogue import compose
+    from repae.recipes.plan import check_sizes, plan
 
     recipe = compose(name, words.options, losses)
     if dry_run:
-        from repae.recipes.plan import plan
-
         _say(str(plan(recipe)))
         return 0
+    check_sizes(recipe)
     from repae.recipes.run import train
     from repae.recipes.stages import Interrupted
 
@@ -219,29 +219,27 @@ def _recipes(words: Words) -> None:
 
 def _sample(words: Words) -> None:
     folder = Path(words.only(_RUN))
-    from repae.recipes.run import sample
+    from repae.recipes.outcome import sample
     from repae.recipes.settings import sample_settings
 
-    print(sample(folder, sample_settings(folder, words.options)))
+    _say(f"done: {sample(folder, sample_settings(folder, words.options))}")
 
 
 def _sample_fields(words: Words) -> str:
     from repae.recipes.options import list_options
     from repae.recipes.settings import SampleSettings
 
-    return list_options(SampleSettings())
+    return list_options(SampleSettings(), title="what is drawn")
 
 
 def _evaluate(words: Words) -> None:
     folder, bundle = Path(words.only(_RUN)), words.take("bundle")
     words.nothing_left("bundle")
-    from repae.recipes.run import evaluate
+    from repae.recipes.outcome import evaluate
 
     figures = evaluate(folder, bundle)
-    for name, value in figures.items():
-        if isinstance(value, (int, float)):
-            print(f"{name:20} {value:.4g}")
-    print(*figures.get("notes", []), f"{folder / 'evaluation.json'}", sep="\n")
+    numbers = [f"{name:20} {value:.4g}" for name, value in figures.items() if isinstance(value, (int, float))]
+    _say("\n".join([*numbers, *figures["notes"], f"done: {folder / 'report.html'}"]))
 
 
 def _report(words: Words) -> None:
@@ -249,16 +247,16 @@ def _report(words: Words) -> None:
     words.nothing_left()
     from repae.report import build
 
-    print(build(folder))
+    _say(f"done: {build(folder)}")
 
 
 def _demo(words: Words) -> None:
     words.at_most(0)
     runs = Path(words.take("runs") or "runs")
     words.nothing_left("runs")
-    from repae.recipes.run import demo
+    from repae.recipes.outcome import demo
 
-    print(f"done: {demo(runs) / 'report.html'}")
+    _say(f"done: {demo(runs) / 'report.html'}")
 
 
 def _miniature(words: Words) -> None:

@@ -32,21 +32,31 @@ def read_options(model_cls: type[Config], texts: Mapping[str, str | None]) -> di
         texts: dotted field name, with ``-`` or ``_``, to its text, or None for an option without a value: true.
 
     Raises:
-        UserError: the same field is given twice.
+        UserError: the same field is given twice, or a field that is no yes or no without a value.
     """
     changes: dict[str, Any] = {}
     for option, text in texts.items():
         name = option.replace("-", "_")
         if name in changes:
             raise UserError(f"--{option} is given twice; give it once")
-        changes[name] = _read("true" if text is None else text, list(_types(model_cls, name.split("."))))
+        types = list(_types(model_cls, name.split(".")))
+        if text is None and types and not any(_is_yes_or_no(expected) for expected in types):
+            raise UserError(f"--{option} needs a value: --{option} VALUE; allowed: {_allowed(types[0])}")
+        changes[name] = _read("true" if text is None else text, types)
     return changes
+
+
+def _is_yes_or_no(expected: Any) -> bool:
+    inner = get_args(expected) if get_origin(expected) in (Annotated, Union, UnionType) else ()
+    return expected is bool or any(_is_yes_or_no(member) for member in inner)
 
 
 def _read(text: str, types: Sequence[Any]) -> Any:
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError:
+        data = text
+    if isinstance(data, bool):  # which would count as the number 1
         data = text
     nothing = [None] if text.lower() in ("none", "null") else []
     for reading in (*nothing, text, data, [item.strip() for item in text.split(",")]):
@@ -85,15 +95,15 @@ def _annotation(field: FieldInfo) -> Any:
     return Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation  # pyright: ignore
 
 
-def list_options(config: Config, width: int = 120) -> str:
+def list_options(config: Config, title: str = "the run", width: int = 120) -> str:
     """Every field of ``config`` as an option, with its value there, what is allowed and what it means.
 
-    Fields that another ``kind`` would bring are not shown; the kinds are.
+    Fields that another ``kind`` would bring are not shown; the kinds are. ``title`` is what the whole is called.
     """
     lines: list[str] = []
     for prefix, part, kinds in _parts(config, "", ()):
         about = _doc(type(part)).split("\n\n")[0].replace("\n", " ")
-        lines += ["", *textwrap.wrap(f"{prefix[:-1] or 'the run'}: {about}", width)]
+        lines += ["", *textwrap.wrap(f"{prefix[:-1] or title}: {about}", width)]
         notes = _notes(type(part))
         for name, field in type(part).model_fields.items():
             value = getattr(part, name)

@@ -37,7 +37,7 @@ INDENT, WIDTH = 12, 120
 
 @dataclass(frozen=True)
 class Images:
-    """What is known of the data: side, channels, classes, and their number where they are at hand."""
+    """What is known of the data: side, channels, classes, and the number of images where they are at hand."""
 
     resolution: int
     channels: int
@@ -128,16 +128,12 @@ def plan(recipe: Recipe) -> Plan:
     Raises:
         UserError: what the recipe asks for cannot be built, or the data at hand contradict it.
     """
-    missing: list[str] = []
-    images = _images(recipe, missing)
-    with torch.device("meta"):
-        teachers = [_teacher(config, position, images, missing) for position, config in enumerate(recipe.teachers)]
-        targets = OnlineTargets(teachers, images.resolution) if teachers else NoTargets()
-        players = _players(recipe, images, targets)
+    images = _images(recipe)
+    players, teachers, targets = _built(recipe, images)
     vae, denoiser = players.vae, players.denoiser
     side = images.resolution // vae.factor
     volume = activations(recipe, players, teachers, images.resolution)
-    missing += [*_missing_weights(recipe), *_missing_device(recipe)]
+    missing = [*_missing_data(recipe), *_missing_teachers(recipe), *_missing_weights(recipe), *_missing_device(recipe)]
     return Plan(
         recipe=recipe,
         images=images,
@@ -150,6 +146,22 @@ def plan(recipe: Recipe) -> Plan:
         activations=volume,
         missing=tuple(missing),
     )
+
+
+def check_sizes(recipe: Recipe) -> None:
+    """Refuses sizes that do not fit each other, in seconds and before anything is read, fetched or trained.
+
+    Raises:
+        UserError: resolution, patch, heads, alignment depth or teacher tokens do not fit.
+    """
+    _built(recipe, _described(recipe))
+
+
+def _built(recipe: Recipe, images: Images) -> tuple[Players, list[Teacher], Targets]:
+    with torch.device("meta"):
+        teachers = [_teacher(config, images) for config in recipe.teachers]
+        targets = OnlineTargets(teachers, images.resolution) if teachers else NoTargets()
+        return _players(recipe, images, targets), teachers, targets
 
 
 def _players(recipe: Recipe, images: Images, targets: Targets) -> Players:
@@ -167,54 +179,70 @@ def _players(recipe: Recipe, images: Images, targets: Targets) -> Players:
     return Players(models.vae, models.denoiser, judge)
 
 
-def _images(recipe: Recipe, missing: list[str]) -> Images:
-    data = recipe.data
-    if isinstance(data, FolderConfig) and not Path(data.path).expanduser().is_dir():
-        missing.append(
-            f"data: there is no folder {data.path}; put the images there, in one subfolder for each class, "
-            "or say where they are with --data.path FOLDER"
+def _teacher(config: EmbeddedTeacher | TimmTeacher, images: Images) -> Teacher:
+    if isinstance(config, TimmTeacher):
+        return TimmNetwork(config, load=False)
+    return EmbeddedNetwork(
+        EmbeddedTeacherConfig(
+            image_channels=1 if images.channels == 1 else 3,
+            resolution=images.resolution,
+            widths=config.widths,
+            heads=config.heads,
+            position_scale=config.position_scale,
         )
-        classes = recipe.num_classes or ASSUMED_CLASSES
-        assumed = "" if recipe.num_classes else " assumed"
-        note = f"{data.path}, {data.resolution} px, 3 channels, {classes} classes{assumed}"
-        return Images(data.resolution, 3, classes, None, note)
-    dataset = data.open()
+    )
+
+
+def _images(recipe: Recipe) -> Images:
+    """What is at hand, or what the recipe says of it where it is not."""
+    if any(_missing_data(recipe)):
+        return _described(recipe)
+    dataset = recipe.data.open()
     if recipe.num_classes not in (None, dataset.num_classes):
         raise UserError(
             f"num_classes is {recipe.num_classes}, the data has {dataset.num_classes} classes; "
             "leave num_classes out to take the data's, or point data.path at the right folder"
         )
-    where = data.path if isinstance(data, FolderConfig) else "embedded digits"
-    note = (
-        f"{where}, {len(dataset):,} images of {dataset.resolution} px, {dataset.channels} channels, "
-        f"{dataset.num_classes} classes"
-    )
+    note = f"{_where(recipe)}, {len(dataset):,} images of {dataset.resolution} px, {dataset.num_classes} classes"
     return Images(dataset.resolution, dataset.channels, dataset.num_classes, len(dataset), note)
 
 
-def _teacher(config: EmbeddedTeacher | TimmTeacher, position: int, images: Images, missing: list[str]) -> Teacher:
-    if isinstance(config, EmbeddedTeacher):
-        if config.folder is not None and not Path(config.folder).is_dir():
-            missing.append(
-                f"teacher: there is no folder {config.folder}; leave --teachers.{position}.folder out to train one"
-            )
-        return EmbeddedNetwork(
-            EmbeddedTeacherConfig(
-                image_channels=1 if images.channels == 1 else 3,
-                resolution=images.resolution,
-                widths=config.widths,
-                heads=config.heads,
-                position_scale=config.position_scale,
-            )
+def _described(recipe: Recipe) -> Images:
+    data, classes = recipe.data, recipe.num_classes or ASSUMED_CLASSES
+    assumed = "" if recipe.num_classes else ", a number only assumed here"
+    note = f"{_where(recipe)}, {data.resolution} px, {classes} classes{assumed}"
+    return Images(data.resolution, 3 if isinstance(data, FolderConfig) else 1, classes, None, note)
+
+
+def _where(recipe: Recipe) -> str:
+    return recipe.data.path if isinstance(recipe.data, FolderConfig) else "the embedded digits"
+
+
+# What is missing, and what to do about it
+
+
+def _missing_data(recipe: Recipe) -> Iterator[str]:
+    data = recipe.data
+    if isinstance(data, FolderConfig) and not Path(data.path).expanduser().is_dir():
+        yield (
+            f"data: there is no folder {data.path}; put the images there, in one subfolder for each class, "
+            "or say where they are with --data.path FOLDER"
         )
-    if config.weights is not None and not Path(config.weights).is_file():
-        missing.append(f"teacher {config.name}: there is no file {config.weights}, --teachers.{position}.weights")
-    if config.weights is None and not _in_hub_cache(config.name):
-        missing.append(
-            f"teacher {config.name}: its weights are not here yet and come from the hub when the run starts; without a "
-            f"connection, fetch its model.safetensors elsewhere and give --teachers.{position}.weights FILE"
-        )
-    return TimmNetwork(config, load=False)
+
+
+def _missing_teachers(recipe: Recipe) -> Iterator[str]:
+    for position, config in enumerate(recipe.teachers):
+        option = f"--teachers.{position}"
+        if isinstance(config, EmbeddedTeacher):
+            if config.folder is not None and not Path(config.folder).is_dir():
+                yield f"teacher: there is no folder {config.folder}; leave {option}.folder out to train one"
+        elif config.weights is not None and not Path(config.weights).is_file():
+            yield f"teacher {config.name}: there is no file {config.weights}; give {option}.weights FILE"
+        elif config.weights is None and not _in_hub_cache(config.name):
+            yield (
+                f"teacher {config.name}: its weights are not here yet and come from the hub when the run starts; "
+                f"without a connection, fetch its model.safetensors elsewhere and give {option}.weights FILE"
+            )
 
 
 def _in_hub_cache(name: str) -> bool:

@@ -1,0 +1,132 @@
+"""The guide's loss file, read as it is, and its tuning ranges."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from repae.config import UserError
+from repae.losses.autoencoder import AutoencoderLossConfig
+from repae.recipes.catalogue import find
+from repae.recipes.guide import RANGES, losses_from, warnings
+from repae.recipes.recipe import LpipsPerceptual, Recipe
+from repae.train.methods import Naive, Repa
+
+FILE = """\
+model:
+  vq_model:
+    quantize_mode: vae
+
+losses:
+  discriminator_start: 0
+  discriminator_factor: 1.0
+  discriminator_weight: 0.1
+  quantizer_weight: 1.0
+  perceptual_loss: "lpips"
+  perceptual_weight: 1.0
+  reconstruction_loss: "l1"
+  reconstruction_weight: 1.0
+  lecam_regularization_weight: 0.0
+  kl_weight: 1e-6
+  logvar_init: 0.0
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    """A loss file."""
+    path = folder / "l1_lpips_kl_gan.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_file_of_the_guide_gives_the_published_losses(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Its values are this project's defaults, `1e-6` is a number, and what is not used is said."""
+    with caplog.at_level(logging.WARNING, logger="repae"):
+        changes = losses_from(written(tmp_path, FILE))
+    recipe = find("digits").replace(**changes)
+    assert recipe.losses == AutoencoderLossConfig()
+    assert recipe.losses.kl_weight == 1e-6
+    assert isinstance(recipe.perceptual, LpipsPerceptual)
+    assert "quantizer_weight is not used" in caplog.text
+
+
+def test_other_values_and_missing_keys(tmp_path: Path) -> None:
+    """What the file says is taken, what it leaves out stays as the recipe has it."""
+    path = written(tmp_path, "model: {vq_model: {quantize_mode: vae}}\nlosses: {kl_weight: 2e-6, logvar_init: 1}\n")
+    assert losses_from(path) == {"losses.kl_weight": 2e-6, "losses.logvar_init": 1.0}
+    changed = find("digits").replace(**losses_from(path))
+    assert changed.losses.perceptual_weight == 0.0
+
+
+def test_a_local_lpips_stays_where_it_is(tmp_path: Path) -> None:
+    """The file says which perceptual loss, not where its weights are."""
+    recipe = find("repae-sdvae-xl2").replace(**{"perceptual.vgg": "vgg.pth"})
+    assert recipe.replace(**losses_from(written(tmp_path, FILE))).perceptual == LpipsPerceptual(vgg="vgg.pth")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ("quantize_mode: vae", "quantize_mode: vq", "quantize_mode is 'vq'; only 'vae'"),
+        ("    quantize_mode: vae\n", "    {}\n", "the default of a file that does not say"),
+        ("quantizer_weight: 1.0", "quantizer_weight: 0.5", "quantizer_weight is 0.5"),
+        ("kl_weight", "kl_wieght", "losses.kl_wieght is no key of the guide's loss file; did you mean 'kl_weight'?"),
+        ("losses:", "loses:", "did you mean 'losses'?"),
+        ("quantize_mode: vae", "quantise_mode: vae", "did you mean 'quantize_mode'?"),
+        ('"lpips"', '"lpips-convnext_s-1.0-0.1"', "perceptual_loss is 'lpips-convnext_s-1.0-0.1'; allowed: 'lpips'"),
+        ('"l1"', '"l3"', "reconstruction_loss is 'l3'; allowed: 'l1', 'l2'"),
+        ("kl_weight: 1e-6", "kl_weight: -1", "kl_weight is -1"),
+        ("logvar_init: 0.0", "proj_coef: 0.5", "set that"),
+        ("  vq_model:\n    quantize_mode: vae\n", "  vq_model: 3\n", "model.vq_model is 3"),
+        ("model:", "model: [", "not valid YAML"),
+    ],
+)
+def test_what_has_no_home_here_is_refused_in_words(tmp_path: Path, before: str, after: str, words: str) -> None:
+    """Nothing in the file is ignored: a key counts, or the user is told why it cannot, in the file's own terms."""
+    assert before in FILE
+    path = written(tmp_path, FILE.replace(before, after))
+    with pytest.raises(UserError) as caught:
+        losses_from(path)
+    assert words in str(caught.value) and str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_named_recipes_warn_of_nothing_that_they_say_themselves() -> None:
+    """The digits leave the ranges of ImageNet on purpose."""
+    digits = find("digits")
+    assert warnings(digits, digits) == []
+    assert warnings(find("repae-sdvae-xl2")) == []
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_each_range_warns_on_both_sides_and_not_at_its_ends(name: str) -> None:
+    """A value outside is warned of by its name, a value at either end is not."""
+    base = find("repae-sdvae-xl2")
+    low, high = RANGES[name]
+
+    def named(recipe: Recipe) -> list[str]:
+        return [line for line in warnings(recipe, base) if line.startswith(f"{name} ") and "outside" in line]
+
+    assert not named(base.replace(**{name: low})) and not named(base.replace(**{name: high}))
+    below = low - 1 if isinstance(low, int) else low * 0.9
+    above = high + 1 if isinstance(high, int) else high * 1.1
+    assert len(named(base.replace(**{name: below}))) == 1 and len(named(base.replace(**{name: above}))) == 1
+
+
+def test_the_ratio_of_the_alignment_weights() -> None:
+    """The autoencoder's weight is two to three times the denoiser's."""
+    base = find("repae-sdvae-xl2")
+    assert any("times" in line for line in warnings(base.replace(**{"method.proj_coeff": 1.0}), base))
+    assert not warnings(base.replace(**{"method.proj_coeff": 0.6}), base)
+
+
+def test_only_what_the_method_uses_is_warned_of() -> None:
+    """REPA trains no autoencoder, so its loss weights do not matter; a method without alignment has no ratio."""
+    base = find("repa-sdvae-xl2")
+    assert warnings(base.replace(**{"losses.kl_weight": 1.0}), base) == []
+    assert warnings(base.replace(method=Repa(proj_coeff=2.0)), base) == [
+        "method.proj_coeff 2 is outside the guide's tuning range, 0.1 to 1"
+    ]
+    assert not any("times" in line for line in warnings(base.replace(method=Naive())))
