@@ -133,8 +133,7 @@ def warnings(recipe: Recipe, named: Recipe | None = None) -> list[str]:
 def _numbers(recipe: Recipe) -> dict[str, float]:
     """The values that the guide speaks of, without those that the recipe's method does not use."""
     kind = recipe.method.kind
-    values = {name: _value(recipe, name) for name in RANGES}
-    used = {name: value for name, value in values.items() if value is not None}
+    used = {name: float(value) for name in RANGES if (value := _value(recipe, name)) is not None}
     if kind == "vae":
         used = {name: value for name, value in used.items() if not name.startswith(("latent_norm.", "sit."))}
     if kind == "repa":
@@ -144,7 +143,7 @@ def _numbers(recipe: Recipe) -> dict[str, float]:
     return used
 
 
-def _value(recipe: Recipe, name: str) -> float | None:
+def _value(recipe: Recipe, name: str) -> Any:
     value: Any = recipe
     for part in name.split("."):
         value = getattr(value, part, None)

@@ -93,7 +93,7 @@ class Plan:
             *[("teacher", teacher) for teacher in self.teachers],
             *[("parameters", _part(part)) for part in self.parts],
             ("training", self._training()),
-            ("memory", f"{_size(self.state_bytes)} for weights, gradients, Adam's moments and averages"),
+            ("memory", f"{_size(float(self.state_bytes))} for weights, gradients, Adam's moments and averages"),
             ("memory", self._activations()),
             *[("missing", text) for text in self.missing],
         ]
