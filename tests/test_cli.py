@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from PIL import Image
 from repae import cli
 from repae.cli import COMMANDS, Words, main
 from repae.config import UserError
+from repae.recipes.catalogue import compose
 
 TINY = [
     "--start.kind=scratch",
@@ -264,6 +267,25 @@ def test_only_the_first_process_speaks(capsys: pytest.CaptureFixture[str], monke
     monkeypatch.setenv("MASTER_PORT", "1")
     assert main(["train", "digits", "--dry-run"]) == 0
     assert capsys.readouterr().out == ""
+
+
+PAGE = (Path(__file__).parents[1] / "docs" / "command-line.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("line", re.findall(r"^repae train .*$", PAGE, flags=re.MULTILINE))
+def test_the_documented_commands_are_understood(line: str) -> None:
+    """Every training of the page is a valid recipe."""
+    words = Words.read(shlex.split(line)[2:], COMMANDS["train"].switches)
+    assert compose(words.only("a recipe"), words.options)
+
+
+def test_the_documented_options_are_understood() -> None:
+    """So is every way of saying a value."""
+    table = PAGE.partition("| to say |")[2].partition("\n\n")[0]
+    groups = [shlex.split(text) for text in re.findall(r"`(--[^`]+)`", table)]
+    assert len(groups) >= 9
+    for group in groups:
+        assert compose("repae-sdvae-xl2", Words.read(group, ()).options) != compose("repae-sdvae-xl2", {})
 
 
 def test_words_are_sorted() -> None:
