@@ -29,7 +29,7 @@ demo: setup
 	$(PY) -m repae demo
 
 miniature: setup
-	$(PY) -m repae miniature
+	$(PY) -m repae miniature --jobs $(JOBS) --out docs
 
 check: setup
 	$(PY) -m ruff check .

@@ -31,7 +31,13 @@ def setup(**changes: Any) -> TrainSetup:
         method=RepaE(),
         vae=KLConfig(latent_channels=4, base_channels=32, channel_multipliers=(1, 1, 1), blocks_per_level=1),
         sit=GeneratorConfig(
-            patch_size=2, hidden_size=32, depth=3, num_heads=2, class_dropout_prob=0.3, encoder_depth=2, projector_dim=16
+            patch_size=2,
+            hidden_size=32,
+            depth=3,
+            num_heads=2,
+            class_dropout_prob=0.3,
+            encoder_depth=2,
+            projector_dim=16,
         ),
         discriminator=DiscriminatorConfig(ndf=8, n_layers=2),
         losses=AutoencoderLossConfig(perceptual_weight=0, lecam_regularization_weight=0.05),
@@ -70,6 +76,4 @@ def step(config: TrainSetup, *, precision: str = "fp32", aligned: bool = True) -
             if not parameter.any():
                 parameter.copy_(0.05 * torch.randn(parameter.shape, generator=source))
     models.latent_norm.set_statistics(torch.full((4,), 0.1), torch.full((4,), 0.7))
-    return build_step(
-        config, models, features=None, precision=Precision(precision, CPU), device=CPU, compile=False
-    )
+    return build_step(config, models, features=None, precision=Precision(precision, CPU), device=CPU, compile=False)

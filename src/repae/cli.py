@@ -1,7 +1,7 @@
 """The command line: reads the words, calls one command, and turns errors into one line and an exit status.
 
-Exit status: 0 done; 2 something asked for is not possible, in one line that begins with ``error:``; 130 and 143 stopped
-by Ctrl-C and by SIGTERM, as shells and schedulers expect, so that what was chained after the command does not start.
+Exit status: 0 done; 2 something asked for is not possible, in one line that begins with ``error:``; 130 stopped by
+Ctrl-C or SIGTERM with a checkpoint written, so that what was chained after the command does not start.
 
 Nothing heavy is imported here but inside a command, so that help comes at once.
 """
@@ -181,13 +181,12 @@ def _train(words: Words) -> int:
     runs, losses = Path(words.take("runs") or "runs"), words.take("losses-from")
     dry_run = words.switch("dry-run")
     from repae.recipes.catalogue import compose
-    from repae.recipes.plan import check_sizes, plan
+    from repae.recipes.plan import plan
 
     recipe = compose(name, words.options, losses)
     if dry_run:
         _say(str(plan(recipe)))
         return 0
-    check_sizes(recipe)
     from repae.recipes.run import train
     from repae.recipes.stages import Interrupted
 
@@ -261,11 +260,12 @@ def _demo(words: Words) -> None:
 
 def _miniature(words: Words) -> None:
     words.at_most(0)
-    runs = Path(words.take("runs") or "runs")
-    words.nothing_left("runs")
-    from repae.recipes.miniature import main as miniature
+    runs, out = Path(words.take("runs") or "runs"), words.take("out")
+    from repae.recipes.miniature import MiniatureConfig, miniature
+    from repae.recipes.options import read_options
 
-    miniature(runs)
+    config = MiniatureConfig().replace(**read_options(MiniatureConfig, words.options))
+    _say(f"done: {miniature(config, runs, Path(out) if out else None)}")
 
 
 _RUN = "the run, a folder that `repae train` made,"

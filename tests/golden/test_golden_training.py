@@ -40,6 +40,10 @@ FP32 = Precision("fp32", torch.device("cpu"))
 class Given:
     """Stands where the teachers stand, and gives the tokens of the recorded step."""
 
+    tokens: tuple[int, ...] = ()
+    dims: tuple[int, ...] = ()
+    names: tuple[str, ...] = ()
+
     def __init__(self) -> None:
         self.now: list[Tensor] = []
 
@@ -77,7 +81,9 @@ def build(facts: dict[str, Any], before: dict[str, Tensor]) -> RepaEStep:
         return Optimiser(module.parameters(), config, FP32, total_steps=facts["steps"])
 
     lr = facts["lr"]
-    optimise = Optimisers(optimiser(vae, lr["vae"]), optimiser(denoiser, lr["sit"]), optimiser(discriminator, lr["disc"]))
+    optimise = Optimisers(
+        optimiser(vae, lr["vae"]), optimiser(denoiser, lr["sit"]), optimiser(discriminator, lr["disc"])
+    )
     loss = AutoencoderLossConfig(
         reconstruction_loss=facts["reconstruction_loss"],
         perceptual_weight=facts["perceptual_weight"],

@@ -6,12 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from players import WHOLE, batch, setup, step
 
 from repae.config import UserError
 from repae.train.draw import Draw
 from repae.train.methods import Naive, Repa, RepaE
-
-from players import WHOLE, batch, setup, step
 
 PLAYERS = ("vae", "denoiser", "discriminator")
 
@@ -43,7 +42,11 @@ class Recorder:
             getattr(models, name).zero_grad(set_to_none=True)
         loss.backward()
         self.moved.append(
-            {name for name in PLAYERS if any(p.grad is not None and p.grad.any() for p in getattr(models, name).parameters())}
+            {
+                name
+                for name in PLAYERS
+                if any(p.grad is not None and p.grad.any() for p in getattr(models, name).parameters())
+            }
         )
         return loss.detach()
 
@@ -67,7 +70,9 @@ def test_the_alignment_alone_reaches_the_autoencoder_and_the_diffusion_loss_neve
         loss.backward()
         # The decoder hears nothing: alignment acts on the latent, before it.
         assert all(p.grad is None or not p.grad.any() for p in game.models.vae.model.decoder.parameters())
-        seen.append(sum(float(p.grad.abs().sum()) for p in game.models.vae.model.encoder.parameters() if p.grad is not None))
+        seen.append(
+            sum(float(p.grad.abs().sum()) for p in game.models.vae.model.encoder.parameters() if p.grad is not None)
+        )
         return loss.detach()
 
     def denoiser(loss: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ from repae.recipes.recipe import Recipe
 from repae.runtime.checkpoint import CheckpointStore
 from repae.train.build import build_vae, latent_side
 from repae.train.methods import VaeOnly
-from repae.train.state import BUNDLES, BundleName
+from repae.train.state import BUNDLES
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Run:
     bundle: Bundle
 
 
-def load(folder: str | Path, bundle: BundleName | None = None, *, device: str | torch.device = "cpu") -> Run:
+def load(folder: str | Path, bundle: str | None = None, *, device: str | torch.device = "cpu") -> Run:
     """Opens a run.
 
     Args:

@@ -19,7 +19,6 @@ from repae.recipes.settings import SampleSettings
 from repae.report import build as build_report
 from repae.runtime.distributed import is_main
 from repae.sample import balanced_labels, generate, grid, grid_labels, write_npz, write_png
-from repae.train.state import BundleName
 
 
 def sample(folder: Path, settings: SampleSettings) -> Path:
@@ -74,9 +73,9 @@ def evaluate(folder: Path, bundle: str | None = None) -> dict[str, Any]:
     Raises:
         UserError: no run there, or its data are not what it was trained on.
     """
-    opened = load(folder, _known(bundle))
+    opened = load(folder, bundle)
     with occupied(opened.recipe.runtime, folder.parent) as place:
-        run = load(folder, _known(bundle), device=place.device)
+        run = load(folder, bundle, device=place.device)
         figures = judged(run, _same_data(run), place)
         if is_main():
             own = bundle is None or bundle == run.recipe.bundle
@@ -115,7 +114,3 @@ def _same_data(run: Run) -> Dataset:
             f"now {dataset.fingerprint}; figures on other images would not be comparable. Restore the data"
         )
     return dataset
-
-
-def _known(bundle: str | None) -> BundleName | None:
-    return bundle  # type: ignore[return-value] (load refuses unknown names in words)

@@ -8,7 +8,7 @@ from repae.config import UserError
 from repae.losses.perceptual import Features
 from repae.models.teachers.base import Teacher
 from repae.models.teachers.embedded import EmbeddedTeacher
-from repae.recipes.recipe import Perceptual, TeacherPerceptual
+from repae.recipes.recipe import LpipsPerceptual, Perceptual, TeacherPerceptual
 
 
 def perceptual_features(config: Perceptual, networks: Sequence[Teacher]) -> Features | None:
@@ -24,5 +24,10 @@ def perceptual_features(config: Perceptual, networks: Sequence[Teacher]) -> Feat
         raise UserError(
             "perceptual.kind 'teacher' needs an embedded teacher among teachers; "
             "add one (kind 'embedded'), or choose another perceptual.kind"
+        )
+    if isinstance(config, LpipsPerceptual):
+        raise UserError(
+            "perceptual.kind 'lpips' cannot be computed by this version: its pretrained network is not built yet. "
+            "Use perceptual.kind 'teacher' with an embedded teacher, or 'none' with losses.perceptual_weight 0"
         )
     return None

@@ -16,6 +16,7 @@ from repae.recipes.identity import check_same_run
 from repae.recipes.perceptual import perceptual_features
 from repae.recipes.pictures import Preview, Reconstructions, final_pictures
 from repae.recipes.place import Place, occupied, writable, write_environment
+from repae.recipes.plan import check_sizes
 from repae.recipes.recipe import NoPerceptual, Recipe
 from repae.recipes.stages import Interrupted, batches, started_vae, trained_teachers
 from repae.report import build as build_report
@@ -46,6 +47,7 @@ def train(recipe: Recipe, runs: Path = Path("runs")) -> Path:
         Interrupted: SIGTERM or Ctrl-C; a checkpoint is written, and the same call goes on from it.
     """
     folder = runs / recipe.name
+    check_sizes(recipe)
     with occupied(recipe.runtime, runs) as place:
         dataset = recipe.data.open()
         if recipe.num_classes not in (None, dataset.num_classes):

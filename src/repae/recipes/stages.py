@@ -94,7 +94,9 @@ class Stage:
             for tracker in loop.trackers:
                 tracker.close()
         if not outcome.finished:
-            raise Interrupted(self.label)
+            raise Interrupted(
+                f"{self.label} stopped after step {outcome.step} of {self.loop.steps}; checkpoint in {self.folder}"
+            )
 
 
 def batches(

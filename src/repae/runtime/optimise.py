@@ -184,6 +184,10 @@ class Optimiser:
             raise UserError(
                 "the optimiser state belongs to another precision: only fp16 has a loss scale; use the same"
             )
+        # A moment is paired with its parameter by memory, so it takes that parameter's order of memory.
+        for position, moment in moments.items():
+            for name in ("exp_avg", "exp_avg_sq"):
+                moment[name] = torch.empty_like(self.parameters[position]).copy_(moment[name])
         self._adamw.load_state_dict({"state": moments, "param_groups": self._adamw.state_dict()["param_groups"]})
         if self._scaler is not None:
             self._scaler.load_state_dict(state_dict["scaler"])

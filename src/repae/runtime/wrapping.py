@@ -27,7 +27,8 @@ def wrap(module: nn.Module, *, compile: bool, device: torch.device) -> nn.Module
     if compile:
         parts = getattr(module, "compile_parts", None)
         for part in [module] if parts is None else parts():
-            part.compile()
+            # Every shape of a run is fixed; guessing otherwise costs minutes of compilation.
+            part.compile(dynamic=False)
     if world().size == 1 or not any(parameter.requires_grad for parameter in module.parameters()):
         return module
     return DistributedDataParallel(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from pydantic import Field
@@ -46,6 +46,7 @@ class LoopConfig(Config):
     best: BestConfig | None = None
 
 
+@runtime_checkable
 class Hook(Protocol):
     """Something done beside training every so many steps, such as a preview; returns metrics to log."""
 
@@ -173,14 +174,16 @@ class Clock:
     def __init__(self, batch_size: int, done: int) -> None:
         self.batch_size = batch_size
         self._begun = self._since = time.monotonic()
+        self._cpu = time.process_time()
         self._done = done
 
     def lap(self, done: int) -> dict[str, float]:
-        """Unix time, seconds since the start of this process's loop, images per second since the last line."""
+        """Unix time, seconds and CPU seconds since this process's loop began, images per second since the last line."""
         now = time.monotonic()
         rate = (done - self._done) * self.batch_size / max(now - self._since, 1e-9)
         self._since, self._done = now, done
-        return {"time": time.time(), "seconds": now - self._begun, "images_per_second": rate}
+        seconds, cpu = now - self._begun, time.process_time() - self._cpu
+        return {"time": time.time(), "seconds": seconds, "cpu_seconds": cpu, "images_per_second": rate}
 
 
 class Record:

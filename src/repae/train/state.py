@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -34,6 +34,7 @@ Metrics = dict[str, Tensor]
 """Device scalars by name; nobody waits for them before the logging interval."""
 
 
+@runtime_checkable
 class Step(Protocol):
     """One method of training, as the loop sees it."""
 
