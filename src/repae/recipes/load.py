@@ -7,14 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor
 
 from repae.config import UserError, check
+from repae.flow import Guidance, Sampler
 from repae.models.autoencoders import Autoencoder
 from repae.models.bundle import Bundle
 from repae.models.denoiser import Denoiser
 from repae.models.latent_norm import LatentNorm
 from repae.recipes.recipe import Recipe
 from repae.runtime.checkpoint import CheckpointStore
+from repae.runtime.precision import Precision
+from repae.sample import generate
 from repae.train.build import build_vae, latent_side
 from repae.train.methods import VaeOnly
 from repae.train.state import BUNDLES
@@ -29,6 +34,33 @@ class Run:
     meta: dict[str, Any]
     step: int
     bundle: Bundle
+
+    def sample(
+        self,
+        labels: Int[Tensor, " n"],
+        *,
+        seed: int = 0,
+        sampler: Sampler | None = None,
+        guidance: Guidance | None = None,
+        batch_size: int = 256,
+    ) -> UInt8[Tensor, "n c h w"]:
+        """One image 0..255 for each label; image i depends on (seed, i) only.
+
+        Sampler and guidance are those of the run's previews unless given (no guidance where there is no null class).
+        """
+        preview = self.recipe.preview
+        if guidance is None and self.bundle.null_label is not None:
+            guidance = preview.guidance
+        return generate(
+            self.bundle,
+            labels,
+            sampler=sampler or preview.sampler,
+            guidance=guidance,
+            path=self.recipe.path,
+            precision=Precision("fp32", self.bundle.latent_norm.running_mean.device),
+            seed=seed,
+            batch_size=batch_size,
+        )
 
 
 def load(folder: str | Path, bundle: str | None = None, *, device: str | torch.device = "cpu") -> Run:

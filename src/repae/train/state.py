@@ -92,10 +92,14 @@ def bundle(name: BundleName, models: Models, averages: Averages) -> Bundle:
     return Bundle(name, *(modules[part] for part in BUNDLES[name]))
 
 
-def latent_spread(latent_norm: LatentNorm) -> Metrics:
-    """Mean and largest standard deviation of a latent channel, as tracked: joint training lets the scale drift."""
+def latent_health(latent_norm: LatentNorm) -> Metrics:
+    """What the normaliser tracks: the standard deviation of latent channels, and batches refused as non-finite.
+
+    Joint training lets the scale drift, which live statistics follow and any fixed ones would not.
+    """
     spread = latent_norm.running_var.sqrt()
-    return {"latent_std": spread.mean(), "latent_std_max": spread.max()}
+    refused = latent_norm.refused.float()
+    return {"latent_std": spread.mean(), "latent_std_max": spread.max(), "refused_batches": refused}
 
 
 def named_parts(**parts: Any) -> dict[str, Stateful]:

@@ -26,7 +26,7 @@ from repae.train.objectives import (
     update_discriminator,
     with_norm,
 )
-from repae.train.state import Averages, Metrics, Models, Stateful, latent_spread
+from repae.train.state import Averages, Metrics, Models, Stateful, latent_health
 
 
 @dataclass
@@ -79,7 +79,7 @@ class NaiveStep:
         if grad_norm_sit is not None:
             self.averages.update()
         metrics = {"sit_loss": sit_loss.detach(), "vae_loss": vae_loss.detach(), **sit_terms.log(), **vae_terms.log()}
-        metrics |= adversary | gan_weights(self.loss, step, images) | latent_spread(m.latent_norm)
+        metrics |= adversary | gan_weights(self.loss, step, images) | latent_health(m.latent_norm)
         return with_norm("grad_norm_vae", grad_norm_vae, with_norm("grad_norm_sit", grad_norm_sit, metrics))
 
     def parts(self) -> Mapping[str, Stateful]:

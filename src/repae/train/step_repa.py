@@ -16,7 +16,7 @@ from repae.runtime.seeds import Share
 from repae.train.draw import Draw, Randomness
 from repae.train.methods import Repa
 from repae.train.objectives import denoiser_terms, with_norm
-from repae.train.state import Averages, Metrics, Models, Stateful, latent_spread, named_parts
+from repae.train.state import Averages, Metrics, Models, Stateful, latent_health, named_parts
 
 
 @dataclass
@@ -46,7 +46,7 @@ class RepaStep:
         grad_norm_sit = self.optimise(sit_loss)
         if grad_norm_sit is not None:
             self.averages.update()
-        metrics = {"sit_loss": sit_loss.detach(), **terms.log(), **latent_spread(m.latent_norm)}
+        metrics = {"sit_loss": sit_loss.detach(), **terms.log(), **latent_health(m.latent_norm)}
         return with_norm("grad_norm_sit", grad_norm_sit, metrics)
 
     def parts(self) -> Mapping[str, Stateful]:
