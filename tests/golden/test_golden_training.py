@@ -10,6 +10,7 @@ from torch import Tensor
 
 from repae.data.batch import Batch
 from repae.flow.path import CosinePath, LinearPath
+from repae.flow.time import UniformTime
 from repae.losses.autoencoder import AutoencoderLoss, AutoencoderLossConfig
 from repae.models.autoencoders.kl import KLConfig
 from repae.models.denoiser import Denoiser
@@ -27,7 +28,7 @@ from repae.models.sit import SiTConfig
 from repae.runtime.ema import EmaConfig
 from repae.runtime.optimise import AdamWConfig, Optimiser
 from repae.runtime.precision import Precision
-from repae.train.draw import Draw
+from repae.train.draw import Draw, Randomness
 from repae.train.methods import RepaE
 from repae.train.objectives import Optimisers
 from repae.train.state import Averages, Models
@@ -100,7 +101,7 @@ def build(facts: dict[str, Any], before: dict[str, Tensor]) -> RepaEStep:
         optimise,
         AutoencoderLoss(loss),
         {"linear": LinearPath, "cosine": CosinePath}[facts["path"]](),
-        randomness=None,  # type: ignore[arg-type]
+        Randomness(0, (1, 1, 1), LinearPath(), UniformTime(), 0.0),
     )
 
 

@@ -9,6 +9,7 @@ import torch
 from players import WHOLE, batch, setup, step
 
 from repae.config import UserError
+from repae.flow.path import LinearPath
 from repae.train.draw import Draw
 from repae.train.methods import Naive, Repa, RepaE
 
@@ -135,12 +136,11 @@ def test_time_and_noise_are_fresh_in_every_batch_and_shared_by_its_two_passes() 
     """Carried over from the last batch they would be memorised; different in the two passes they would not agree."""
     game = step(setup())
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
-    sample = game.path.sample
 
-    class Spy:
+    class Spy(LinearPath):
         def sample(self, x: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> Any:
             seen.append((noise.clone(), t.clone()))
-            return sample(x, noise, t)
+            return super().sample(x, noise, t)
 
     game.path = Spy()
     for number in range(2):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,9 @@ from repae.losses.terms import Terms
 from repae.runtime.optimise import Optimiser
 from repae.train.draw import Draw
 from repae.train.state import Averages, Metrics, Models, Stateful, named_parts
+
+Minimise = Callable[[Tensor], Tensor | None]
+"""What is done with one micro-batch's loss; gives the gradient norm when it made an update. An `Optimiser` is one."""
 
 
 @dataclass
@@ -49,7 +52,7 @@ def denoiser_terms(
 
 def update_discriminator(
     discriminator: nn.Module | None,
-    optimise: Optimiser | None,
+    optimise: Minimise | None,
     loss: AutoencoderLoss,
     images: Float[Tensor, "b c h w"],
     reconstruction: Float[Tensor, "b c h w"],
