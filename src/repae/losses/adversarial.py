@@ -21,7 +21,7 @@ def hinge_loss(logits_real: Float[Tensor, "b 1 h w"], logits_fake: Float[Tensor,
 
 
 class LeCam(nn.Module):
-    """LeCam regularisation of the discriminator (arXiv 2104.03310, Eq. 4) with the moving means it needs.
+    """LeCam regularisation of the discriminator (arXiv 2104.03310) with the moving means it needs.
 
     The penalty uses the means as they were before this batch; ``update`` then moves them. Batch means are taken over
     all ranks. State: ``ema_real`` and ``ema_fake``, both ``[1]`` float32.

@@ -24,5 +24,5 @@ def kl_divergence(mean: Float[Tensor, "b c h w"], logvar: Float[Tensor, "b c h w
 
 
 def flow_matching_loss(velocity: Float[Tensor, "b c h w"], target: Float[Tensor, "b c h w"]) -> Float[Tensor, " b"]:
-    """Squared error of the predicted velocity, mean over channels and space (SiT, arXiv 2401.08740, Eq. 4)."""
+    """Squared error of the predicted velocity, mean over channels and space (SiT, arXiv 2401.08740)."""
     return (velocity.float() - target.float()).square().mean(dim=(1, 2, 3))

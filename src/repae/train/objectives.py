@@ -41,7 +41,7 @@ def denoiser_terms(
     targets: Sequence[Tensor],
     proj_coeff: float,
 ) -> Terms:
-    """L_DIFF(theta) + proj_coeff L_REPA(theta, omega) on normalised latents (REPA-E, arXiv 2504.10483, Eq. 2)."""
+    """L_DIFF(theta) + proj_coeff L_REPA(theta, omega) on normalised latents (REPA-E, arXiv 2504.10483)."""
     x_t, velocity = path.sample(x, draw.noise, draw.time)
     predicted, projected = denoiser(x_t, draw.time, batch.labels, draw.dropped_labels)
     terms = Terms()

@@ -46,7 +46,7 @@ class RepaEStep:
         return self.update(batch, draw, step)
 
     def update(self, batch: Batch, draw: Draw, step: int) -> Metrics:
-        """L(phi, theta, omega) = L_DIFF(theta) + lambda L_REPA(theta, phi, omega) + eta L_REG(phi), Eq. 2-4."""
+        """L(phi, theta, omega) = L_DIFF(theta) + lambda L_REPA(theta, phi, omega) + eta L_REG(phi)."""
         m = self.models
         images = to_symmetric(batch.images)
         targets = m.targets(batch.images, batch.labels, batch.indices)
