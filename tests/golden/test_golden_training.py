@@ -12,13 +12,13 @@ from repae.data.batch import Batch
 from repae.flow.path import CosinePath, LinearPath
 from repae.flow.time import UniformTime
 from repae.losses.autoencoder import AutoencoderLoss, AutoencoderLossConfig
-from repae.models.autoencoders.kl import KLConfig
 from repae.models.denoiser import Denoiser
 from repae.models.discriminator import PatchGAN, PatchGANConfig
 from repae.models.latent_norm import LatentNorm
 from repae.models.reference_keys import (
     discriminator_from_reference,
     discriminator_to_reference,
+    kl_config_from_reference,
     sit_from_reference,
     sit_to_reference,
     vae_from_reference,
@@ -65,9 +65,10 @@ def build(facts: dict[str, Any], before: dict[str, Tensor]) -> RepaEStep:
     norm = LatentNorm(sizes["in_channels"], momentum=momentum)
     for module, state in zip((denoiser, norm), sit_from_reference(under(before, "sit."))):
         module.load_state_dict(state)
-    vae = KLConfig(**facts["vae"]).build()
+    vae_config, channels = kl_config_from_reference(under(before, "vae."))
+    vae = vae_config.build(channels)
     vae.load_state_dict(vae_from_reference(under(before, "vae.")))
-    discriminator = PatchGAN(PatchGANConfig(**facts["discriminator"]))
+    discriminator = PatchGAN(PatchGANConfig(in_channels=channels, **facts["discriminator"]))
     discriminator.load_state_dict(discriminator_from_reference(under(before, "discriminator.")))
     models = Models(vae.train(), denoiser.train(), norm.train(), discriminator.train(), Given())
 

@@ -221,7 +221,8 @@ def _targets(recipe: Recipe, networks: list[Teacher], dataset: Dataset, place: P
 
 def _embedded(config: EmbeddedTeacher, dataset: Dataset, place: Place) -> tuple[EmbeddedNetwork, dict[str, Any]]:
     if config.folder is not None:
-        return EmbeddedNetwork.load(Path(config.folder)), {"folder": config.folder}
+        network = EmbeddedNetwork.load(Path(config.folder))
+        return network, {"name": network.name, "folder": config.folder, **network.origin.get("figures", {})}
     folder = _cache_folder(place, "teacher", {"config": config.model_dump(mode="json"), "data": dataset.fingerprint})
     with _one_maker(folder):
         if not (folder / "figures.json").exists():
