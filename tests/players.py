@@ -61,7 +61,7 @@ def batch(seed: int = 0) -> Batch:
     return Batch(images, torch.arange(IMAGES) % CLASSES, torch.arange(IMAGES))
 
 
-def step(config: TrainSetup, *, precision: str = "fp32", aligned: bool = True) -> Any:
+def step(config: TrainSetup, *, precision: str = "fp32", aligned: bool = True, device: torch.device = CPU) -> Any:
     """The step of ``config``, its adaLN and final layers moved off zero so that every gradient is alive."""
     models = build_models(
         config,
@@ -76,4 +76,6 @@ def step(config: TrainSetup, *, precision: str = "fp32", aligned: bool = True) -
             if not parameter.any():
                 parameter.copy_(0.05 * torch.randn(parameter.shape, generator=source))
     models.latent_norm.set_statistics(torch.full((4,), 0.1), torch.full((4,), 0.7))
-    return build_step(config, models, features=None, precision=Precision(precision, CPU), device=CPU, compile=False)
+    return build_step(
+        config, models, features=None, precision=Precision(precision, device), device=device, compile=False
+    )

@@ -64,7 +64,10 @@ class DiscriminatorConfig(Config):
 
 
 class LatentNormConfig(Config):
-    """The latent normaliser: ``live`` tracks the latents, ``fixed`` keeps its first statistics."""
+    """The latent normaliser: ``live`` tracks the latents, ``fixed`` keeps its first statistics.
+
+    On a frozen autoencoder (``repa``) there is nothing to track, and the statistics are always fixed.
+    """
 
     tracking: Literal["live", "fixed"] = "live"
     eps: float = Field(default=1e-4, gt=0)

@@ -1,0 +1,37 @@
+"""The joint step on a GPU waits for nothing."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from players import IMAGES, WHOLE, batch, setup, tokens
+from players import step as build
+
+from repae.models.teachers.targets import CachedTargets
+from repae.runtime.precision import Precision
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_joint_step_never_waits_for_the_device(precision: str) -> None:
+    """Metrics, statistics, clipping, LeCam and averages stay on the device until the logging interval."""
+    cuda = torch.device("cuda")
+    game = build(setup(), precision=precision, device=cuda)
+    game.models.targets = CachedTargets([table.to(cuda) for table in tokens()])
+    images = batch().to(cuda)
+    arithmetic = Precision(precision, cuda)
+
+    def train(number: int) -> dict[str, torch.Tensor]:
+        with arithmetic.autocast():
+            return game(images, number, WHOLE)
+
+    for number in range(3):
+        train(number)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        metrics = train(3)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert all(bool(value.isfinite()) for value in metrics.values()) and len(images.images) == IMAGES
