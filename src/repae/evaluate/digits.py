@@ -20,6 +20,7 @@ from repae.evaluate.neighbours import neighbour_figures
 from repae.evaluate.reconstruction import fixed_pattern, psnr, ssim
 from repae.flow import AnySampler, Euler, Guidance, LinearPath
 from repae.flow import Path as FlowPath
+from repae.prepare.statistics import evenly_spaced
 from repae.runtime.precision import Precision
 from repae.sample import Source, generate, labels_like
 
@@ -154,10 +155,8 @@ def reconstruction_figures(
     bundle: Judged, dataset: Dataset, settings: EvaluationConfig, precision: Precision
 ) -> dict[str, float]:
     """PSNR, SSIM and the fixed pattern of up to `settings.images` real images, spread evenly over the data set."""
-    count = min(settings.images, len(dataset))
-    chosen = torch.linspace(0, len(dataset) - 1, count, dtype=torch.float64).round().long()
     real, rebuilt = [], []
-    for indices in chosen.split(settings.batch_size):
+    for indices in evenly_spaced(dataset, settings.images).split(settings.batch_size):
         images = dataset.batch(indices).images
         with torch.no_grad():
             rebuilt.append(bundle.reconstruct(images.to(precision.device)).cpu())

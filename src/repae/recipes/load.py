@@ -35,6 +35,11 @@ class Run:
     step: int
     bundle: Bundle
 
+    def to(self, device: str | torch.device) -> None:
+        """Moves the bundle's weights and statistics to another device."""
+        for module in (self.bundle.denoiser, self.bundle.vae, self.bundle.latent_norm):
+            module.to(device)
+
     def sample(
         self,
         labels: Int[Tensor, " n"],

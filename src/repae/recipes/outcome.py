@@ -32,7 +32,7 @@ def sample(folder: Path, settings: SampleSettings) -> Path:
     """
     run = load(folder, settings.bundle)
     with occupied(run.recipe.runtime, folder.parent) as place:
-        run = load(folder, settings.bundle, device=place.device)
+        run.to(place.device)
         labels = _labels(settings, run.bundle.num_classes)
         images = generate(
             run.bundle,
@@ -73,9 +73,9 @@ def evaluate(folder: Path, bundle: str | None = None) -> dict[str, Any]:
     Raises:
         UserError: no run there, or its data are not what it was trained on.
     """
-    opened = load(folder, bundle)
-    with occupied(opened.recipe.runtime, folder.parent) as place:
-        run = load(folder, bundle, device=place.device)
+    run = load(folder, bundle)
+    with occupied(run.recipe.runtime, folder.parent) as place:
+        run.to(place.device)
         figures = judged(run, _same_data(run), place)
         if is_main():
             own = bundle is None or bundle == run.recipe.bundle

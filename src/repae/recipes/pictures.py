@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from repae.data import Dataset
+from repae.evaluate import psnr
 from repae.models.autoencoders import Autoencoder
 from repae.models.bundle import Bundle
 from repae.models.pixels import reconstruct
@@ -82,8 +83,7 @@ class Reconstructions:
         vae: Any = self._step.average.module
         real, reconstructed = reconstructed_images(vae, self._dataset, self._place)
         write_png(self._folder / "samples" / f"step-{step:07d}.png", pairs(real, reconstructed))
-        error = (real.double() - reconstructed.double()).square().mean((1, 2, 3)).clamp_min(1e-6)
-        return {"psnr": float((10 * (255**2 / error).log10()).mean())}
+        return {"psnr": psnr(real, reconstructed)}
 
 
 def reconstructed_images(

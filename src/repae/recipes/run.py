@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from repae.config import UserError, write_atomic
 from repae.data import Dataset
-from repae.losses.perceptual import Features
 from repae.prepare.statistics import latent_statistics
 from repae.recipes.identity import check_same_run
-from repae.recipes.perceptual import perceptual_features
+from repae.recipes.perceptual import check_perceptual, perceptual_features
 from repae.recipes.pictures import Preview, Reconstructions, final_pictures
 from repae.recipes.place import Place, occupied, writable, write_environment
 from repae.recipes.plan import check_sizes
-from repae.recipes.recipe import NoPerceptual, Recipe
+from repae.recipes.recipe import Recipe
 from repae.recipes.stages import Interrupted, batches, started_vae, trained_teachers
 from repae.report import build as build_report
 from repae.runtime.checkpoint import CheckpointStore
@@ -47,6 +45,7 @@ def train(recipe: Recipe, runs: Path = Path("runs")) -> Path:
         Interrupted: SIGTERM or Ctrl-C; a checkpoint is written, and the same call goes on from it.
     """
     folder = runs / recipe.name
+    check_perceptual(recipe)
     check_sizes(recipe)
     with occupied(recipe.runtime, runs) as place:
         dataset = recipe.data.open()
@@ -85,7 +84,7 @@ def _step(recipe: Recipe, dataset: Dataset, place: Place) -> tuple[Step, list[di
     }
     build = {"precision": place.precision, "device": place.device, "compile": place.config.compile}
     teachers = trained_teachers(recipe, dataset, place)
-    features = _features(recipe, teachers.networks)
+    features = perceptual_features(recipe.perceptual, teachers.networks)
     if isinstance(recipe.method, VaeOnly):
         vae = started_vae(recipe, dataset, place)
         return build_vae_step(recipe, vae, resolution=dataset.resolution, features=features, **build), [], meta
@@ -101,18 +100,6 @@ def _step(recipe: Recipe, dataset: Dataset, place: Place) -> tuple[Step, list[di
         models.latent_norm.set_statistics(*latent_statistics(models.vae, dataset, place.precision))
     meta["z_dims"] = list(teachers.targets.dims)
     return build_step(recipe, models, features=features, **build), teachers.figures, meta
-
-
-def _features(recipe: Recipe, networks: Sequence[Any]) -> Features | None:
-    """The feature maps of the perceptual term, and a refusal where its weight asks for what nobody gives."""
-    if isinstance(recipe.perceptual, NoPerceptual):
-        if recipe.losses.perceptual_weight > 0 and not recipe.method.kind == "repa":
-            raise UserError(
-                f"losses.perceptual_weight is {recipe.losses.perceptual_weight}, but perceptual.kind is 'none'; "
-                "set the weight to 0, or perceptual.kind to 'teacher' or 'lpips'"
-            )
-        return None
-    return perceptual_features(recipe.perceptual, networks)
 
 
 def _loop(recipe: Recipe, dataset: Dataset, place: Place, step: Step, meta: dict[str, Any], folder: Path) -> Outcome:
