@@ -15,8 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from repae import cli
-from repae.cli import COMMANDS, Words, main
+from repae.cli import COMMANDS, Words, main, program
 from repae.config import UserError
 from repae.recipes.catalogue import compose
 
@@ -301,7 +300,7 @@ def test_words_are_sorted() -> None:
 
 def test_errors_of_the_program_are_not_dressed_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only what the user can mend is shortened to a line."""
-    monkeypatch.setattr(cli, "_help", lambda: 1 / 0)
+    monkeypatch.setattr(program, "_help", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["--help"])
 

@@ -1,0 +1,87 @@
+"""Finds the command, calls it, and turns errors into one line and an exit status."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+
+from repae import __version__
+from repae.cli import runs, train, whole
+from repae.cli.words import INTERRUPTED, WRONG, Command, Words, is_first
+from repae.config import UserError, suggest
+
+HELP = """\
+repae {version}: train a VAE and a SiT diffusion transformer together (REPA-E), sample, evaluate, report.
+
+usage: repae COMMAND [ARGUMENTS]
+
+{commands}
+
+`repae COMMAND --help` says more. Start with `repae demo`, or `repae recipes`.
+"""
+
+COMMANDS: dict[str, Command] = {**train.COMMANDS, **runs.COMMANDS, **whole.COMMANDS}
+"""Every command by name, in the order in which help lists them."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        argv: the words after the program's name; those of this process by default.
+
+    Returns:
+        The exit status.
+    """
+    try:
+        return _run(list(sys.argv[1:] if argv is None else argv))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return WRONG
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if words[0] == "--version":
+        print(__version__)
+        return 0
+    name, *rest = words
+    if name not in COMMANDS:
+        hint = suggest(name, COMMANDS) or f"; allowed: {', '.join(COMMANDS)}"
+        raise UserError(f"no command {name!r}{hint}")
+    command = COMMANDS[name]
+    if "-h" in rest or "--help" in rest:
+        rest = [word for word in rest if word not in ("-h", "--help")]
+        print(_help_of(name, command, Words.read(rest, command.switches)))
+        return 0
+    _show_warnings()
+    return command.run(Words.read(rest, command.switches)) or 0
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS)) + 2
+    lines = [f"  {name.ljust(width)}{command.about}" for name, command in COMMANDS.items()]
+    return HELP.format(version=__version__, commands="\n".join(lines))
+
+
+def _help_of(name: str, command: Command, words: Words) -> str:
+    parts = [f"usage: repae {name} {command.usage}".rstrip(), command.about, command.more]
+    if command.fields is not None:
+        parts.append(command.fields(words))
+    return "\n\n".join(part for part in parts if part)
+
+
+def _show_warnings() -> None:
+    """Warnings of this package go to standard error, one line each, of the first process only."""
+    log = logging.getLogger("repae")
+    if not log.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+        log.addHandler(handler)
+    log.setLevel(logging.WARNING if is_first() else logging.ERROR)

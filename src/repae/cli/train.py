@@ -1,0 +1,78 @@
+"""`repae train` and `repae recipes`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from repae.cli.words import INTERRUPTED, Command, Words, is_first, say
+
+_TRAIN_MORE = """\
+RECIPE is a name from `repae recipes`, or the path of a recipe.yaml, such as the one in every run's folder.
+The run's folder is runs/NAME; the same command goes on where a killed one stopped.
+
+  repae train digits                                       the quick start, minutes on two cores
+  repae train digits --name mine --loop.steps 2000 --path.kind cosine
+  repae train folder --data.path FOLDER --name mine        images of your own, a subfolder for each class
+  repae train repae-sdvae-xl2 --dry-run                    what it would take, and what is missing
+  torchrun --nproc-per-node 8 -m repae train repae-sdvae-xl2
+
+  --dry-run             build everything without memory, print sizes and what is missing, train nothing
+  --losses-from FILE    loss weights from a file in the guide's form (l1_lpips_kl_gan.yaml); single fields win over it
+  --runs FOLDER         where runs are kept (runs)
+  --FIELD VALUE         any field of the recipe, listed below. A list is given as 0.9,0.99, nothing as none; another
+                        kind of a part as --path.kind cosine, then that kind's own fields; parts of a list by number,
+                        --teachers.0.weights FILE, or whole, as YAML: --teachers '[{kind: embedded}]'"""
+
+
+def _train(words: Words) -> int:
+    name = words.only("the recipe, a name from `repae recipes` or the path of a recipe.yaml,")
+    runs, losses = Path(words.take("runs") or "runs"), words.take("losses-from")
+    dry_run = words.switch("dry-run")
+    from repae.recipes.catalogue import compose
+    from repae.recipes.plan import plan
+
+    recipe = compose(name, words.options, losses)
+    if dry_run:
+        say(str(plan(recipe)))
+        return 0
+    from repae.recipes.run import train
+    from repae.recipes.stages import Interrupted
+
+    try:
+        folder = train(recipe, runs)
+    except Interrupted as stopped:
+        if is_first():
+            print(f"{stopped}; the same command goes on from there", file=sys.stderr)
+        return INTERRUPTED
+    say(f"done: {folder / 'report.html'}")
+    return 0
+
+
+def _train_fields(words: Words) -> str:
+    from repae.recipes.catalogue import find
+    from repae.recipes.options import list_options
+
+    name = words.alone[0] if words.alone else "digits"
+    return f"Every field, with its value in {name!r}:\n\n{list_options(find(name))}"
+
+
+def _recipes(words: Words) -> None:
+    words.at_most(1)
+    words.nothing_left()
+    from repae.recipes.catalogue import find, listing
+
+    print(find(words.alone[0]).to_yaml().rstrip() if words.alone else listing())
+
+
+COMMANDS = {
+    "train": Command(
+        "RECIPE [--FIELD VALUE ...] [--dry-run]",
+        "train what a recipe says, or go on with it",
+        _train,
+        switches=("dry-run",),
+        more=_TRAIN_MORE,
+        fields=_train_fields,
+    ),
+    "recipes": Command("[NAME]", "list the named recipes, or print one as YAML", _recipes),
+}
