@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from repae.config import UserError
-from repae.data import FolderConfig, ImageFolder, centre_crop
+from repae.data import FolderConfig, Images, centre_crop
 
 Folder = Callable[[dict[str, tuple[int, int]]], Path]
 Picture = Callable[..., Image.Image]
@@ -28,7 +28,7 @@ def save(image: Image.Image, path: Path, **options: object) -> None:
     image.save(path, **options)
 
 
-def opened(root: Path, **options: object) -> ImageFolder:
+def opened(root: Path, **options: object) -> Images:
     return FolderConfig(path=str(root), **{"resolution": 16, **options}).open()
 
 
@@ -159,7 +159,7 @@ def test_a_broken_file_is_skipped_or_stops_the_run(name: str, folder: Folder, ca
     root = folder({"a/0.png": (16, 16), "b/z.png": (16, 16)})
     (root / "a" / name).write_bytes(content)
     data = opened(root)
-    index = [data.names[i] for i in range(3)].index(f"a/{name}")
+    index = [data.source.name(i) for i in range(3)].index(f"a/{name}")
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             batch = data.batch(torch.tensor([index, index - 1, index + 1]))
@@ -213,7 +213,7 @@ def test_trouble_of_the_machine_is_not_a_broken_image(folder: Folder, monkeypatc
     def fail(*_: object, **__: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("repae.data.images.Image.open", fail)
+    monkeypatch.setattr("pathlib.Path.read_bytes", fail)
     with pytest.raises(UserError, match=r"0\.png' failed: Input/output error; this is the machine"):
         data.item(0)
     assert data.broken == {}

@@ -18,7 +18,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from repae.config import UserError
-from repae.data import Batch, Dataset, DigitsConfig, FolderConfig, Loader
+from repae.data import Batch, Dataset, DigitsConfig, FolderConfig, Latents, Loader
 from repae.runtime.distributed import World
 
 
@@ -53,7 +53,7 @@ def indices(batches: list[Batch]) -> list[int]:
 
 def same(one: list[Batch], other: list[Batch]) -> bool:
     return len(one) == len(other) and all(
-        torch.equal(a, b) for x, y in zip(one, other, strict=True) for a, b in zip(x, y, strict=True)
+        torch.equal(a, b) for x, y in zip(one, other, strict=True) for a, b in zip(x[:3], y[:3], strict=True)
     )
 
 
@@ -88,7 +88,7 @@ def test_shares_are_disjoint_and_cover(size: int, world: int, micros: int, share
     assert all(len(batch.images) == share for batches in ranks for batch in batches)
     for step, expected in enumerate(whole):
         parts = [ranks[rank][step * micros + micro] for micro in range(micros) for rank in range(world)]
-        joined = Batch(*(torch.cat(list(column)) for column in zip(*parts, strict=True)))
+        joined = Batch(*(torch.cat(list(column)) for column in list(zip(*parts, strict=True))[:3]))
         assert same([joined], [expected])
 
 
@@ -249,16 +249,18 @@ def test_batches_can_be_pinned(photos: Path, workers: int) -> None:
     loader = Loader(FolderConfig(path=str(photos), resolution=16).open(), 6, seed=0, workers=workers, pin_memory=True)
     (batch,) = take(loader, 1)
     assert isinstance(batch, Batch)
-    assert all(part.is_pinned() for part in batch)
-    assert all(part.device.type == "cuda" for part in batch.to("cuda"))
+    assert all(part.is_pinned() for part in batch[:3])
+    assert all(part.device.type == "cuda" for part in batch.to("cuda")[:3])
 
 
 def test_a_batch_moves_as_a_whole() -> None:
-    """Protects `to`: a batch stays a batch."""
+    """Protects `to`: a batch stays a batch, with what was cached of its images."""
     batch = Numbers(4).batch(torch.arange(4))
-    moved = batch.to("meta")
-    assert isinstance(moved, Batch)
-    assert all(part.device.type == "meta" for part in moved)
+    assert all(part.device.type == "meta" for part in batch.to("meta")[:3])
+    latents, tokens = Latents(torch.zeros(4, 2, 1, 1), torch.ones(4, 2, 1, 1)), (torch.zeros(4, 3, 5),)
+    moved = batch._replace(latents=latents, tokens=tokens).to("meta")
+    assert isinstance(moved, Batch) and isinstance(moved.latents, Latents) and moved.tokens is not None
+    assert all(part.device.type == "meta" for part in (*moved[:3], *moved.latents, *moved.tokens))
     assert np.array_equal(batch.indices.numpy(), [0, 1, 2, 3])
 
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 from players import IMAGES, WHOLE, batch, setup, step
 
-from repae.data.batch import Batch
 from repae.runtime.precision import Precision
 from repae.runtime.seeds import Share
 
@@ -54,7 +53,7 @@ def gradients(accumulate: int, precision: str) -> dict[str, torch.Tensor]:
         share = Share(micro, accumulate, 0, 1)
         assert not seen, "an update came before the last micro-batch"
         with Precision(precision, torch.device("cpu")).autocast():
-            metrics = made(Batch(*(share.of(part) for part in whole)), 0, share)
+            metrics = made(whole.map(share.of), 0, share)
         assert ("grad_norm_sit" in metrics) == (micro == accumulate - 1)
     assert made.averages.denoiser.count == 1, "averages follow updates, not micro-batches"
     return seen
@@ -80,7 +79,7 @@ def test_no_micro_batch_is_lost() -> None:
     made = game(MICROS, "fp16")
     share = Share(0, MICROS, 0, 1)
     with Precision("fp16", torch.device("cpu")).autocast():
-        made(Batch(*(share.of(part) for part in batch())), 0, share)
+        made(batch().map(share.of), 0, share)
     for name in PLAYERS:
         first = [p.grad for p in getattr(made.optimise, name).parameters if p.grad is not None]
         assert first and any(g.any() for g in first), f"{name} forgot its first micro-batch"

@@ -6,11 +6,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from repae.data.batch import Batch, Dataset
+from repae.data.batch import Batch, Dataset, Latents
 from repae.data.crop import centre_crop
 from repae.data.digits import Digits, DigitsConfig
-from repae.data.images import FolderConfig, ImageFolder
+from repae.data.images import Images, ImagesConfig
 from repae.data.loader import Loader
+from repae.data.sources import FolderConfig
 
 DataConfig = Annotated[DigitsConfig | FolderConfig, Field(discriminator="kind")]
 """Any data set that a recipe can name."""
@@ -22,7 +23,9 @@ __all__ = [
     "Digits",
     "DigitsConfig",
     "FolderConfig",
-    "ImageFolder",
+    "Images",
+    "ImagesConfig",
+    "Latents",
     "Loader",
     "centre_crop",
 ]

@@ -3,32 +3,52 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Int64, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 
-class Batch(NamedTuple):
-    """Images with their classes.
+class Latents(NamedTuple):
+    """The posteriors of images, as an autoencoder gave them once: float32, not normalised."""
 
-    `images` are 0..255; `labels` 0..num_classes-1; `indices` are the positions in the data set of the images that are
-    really here, so that anything tabulated per image can be looked up.
+    mean: Float[Tensor, "b k m n"]
+    std: Float[Tensor, "b k m n"]
+
+
+class Batch(NamedTuple):
+    """Images with their classes, and what was computed of them beforehand.
+
+    `images` are 0..255, of 0 x 0 pixels where training needs nothing but their latents; `labels` 0..num_classes-1;
+    `indices` are the positions in the data set of the images that are really here, so that anything tabulated per image
+    can be looked up. `latents` and `tokens`, each teacher's tokens `[B, N, D]` in float32, come from a cache of them.
     """
 
     images: UInt8[Tensor, "b c h w"]
     labels: Int64[Tensor, " b"]
     indices: Int64[Tensor, " b"]
+    latents: Latents | None = None
+    tokens: tuple[Float[Tensor, "b _ _"], ...] | None = None
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The batch with every tensor changed, such as sliced or moved."""
+        return Batch(
+            change(self.images),
+            change(self.labels),
+            change(self.indices),
+            None if self.latents is None else Latents(*map(change, self.latents)),
+            None if self.tokens is None else tuple(map(change, self.tokens)),
+        )
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:
         """The same batch on another device; a copy from pinned memory does not wait."""
-        return Batch(*(part.to(device, non_blocking=non_blocking) for part in self))
+        return self.map(lambda part: part.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory, from which a GPU copies without waiting."""
-        return Batch(*(part.pin_memory() for part in self))
+        return self.map(Tensor.pin_memory)
 
 
 class Dataset(ABC):

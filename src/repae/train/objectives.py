@@ -15,6 +15,9 @@ from repae.losses.alignment import alignment_loss
 from repae.losses.autoencoder import AutoencoderLoss
 from repae.losses.reconstruction import flow_matching_loss
 from repae.losses.terms import Terms
+from repae.models.autoencoders import Autoencoder
+from repae.models.pixels import to_symmetric
+from repae.models.teachers.targets import Targets
 from repae.runtime.optimise import Optimiser
 from repae.train.draw import Draw
 from repae.train.state import Averages, Metrics, Models, Stateful, named_parts
@@ -30,6 +33,21 @@ class Optimisers:
     vae: Optimiser
     denoiser: Optimiser
     discriminator: Optimiser | None
+
+
+def targets_of(batch: Batch, targets: Targets) -> list[Float[Tensor, "b _ _"]]:
+    """The tokens to align to: those that the batch brings along, else what ``targets`` say of its images."""
+    if batch.tokens is not None:
+        return list(batch.tokens)
+    return targets(batch.images, batch.labels, batch.indices)
+
+
+def posterior_of(batch: Batch, vae: Autoencoder) -> tuple[Float[Tensor, "b k m n"], Float[Tensor, "b k m n"]]:
+    """Mean and standard deviation of the latents: those that the batch brings along, else the autoencoder's."""
+    if batch.latents is not None:
+        return batch.latents
+    mean, logvar = vae.encode(to_symmetric(batch.images))
+    return mean, (0.5 * logvar).exp()
 
 
 def denoiser_terms(

@@ -10,18 +10,20 @@ from torch import nn
 
 from repae.data.batch import Batch
 from repae.flow.path import Path
-from repae.models.pixels import to_symmetric
 from repae.runtime.optimise import Optimiser
 from repae.runtime.seeds import Share
 from repae.train.draw import Draw, Randomness
 from repae.train.methods import Repa
-from repae.train.objectives import denoiser_terms, with_norm
+from repae.train.objectives import denoiser_terms, posterior_of, targets_of, with_norm
 from repae.train.state import Averages, Metrics, Models, Stateful, latent_health, named_parts
 
 
 @dataclass
 class RepaStep:
-    """One step of the denoiser; the autoencoder is frozen and the latent statistics are fixed."""
+    """One step of the denoiser; the autoencoder is frozen and the latent statistics are fixed.
+
+    Latents are sampled anew from their posteriors at each step, whether these were just encoded or come from a cache.
+    """
 
     method: Repa
     models: Models
@@ -38,9 +40,9 @@ class RepaStep:
         """L_DIFF(theta) + proj_coeff L_REPA(theta, omega)."""
         m = self.models
         with torch.no_grad():
-            mean, logvar = m.vae.encode(to_symmetric(batch.images))
-            x = m.latent_norm(mean + (0.5 * logvar).exp() * draw.posterior_noise)
-        targets = m.targets(batch.images, batch.labels, batch.indices)
+            mean, std = posterior_of(batch, m.vae)
+            x = m.latent_norm(mean + std * draw.posterior_noise)
+        targets = targets_of(batch, m.targets)
         terms = denoiser_terms(m.denoiser, self.path, x, batch, draw, targets, self.method.proj_coeff)
         sit_loss = terms.total
         grad_norm_sit = self.optimise(sit_loss)

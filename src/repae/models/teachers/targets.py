@@ -50,6 +50,23 @@ class NoTargets:
         return []
 
 
+class GivenTargets:
+    """Tokens that come with each batch, from a cache beside the images; here only what they are like.
+
+    Args:
+        names, tokens, dims: of each teacher, as in `Targets`.
+    """
+
+    def __init__(self, names: Sequence[str], tokens: Sequence[int], dims: Sequence[int]) -> None:
+        self.names, self.tokens, self.dims = tuple(names), tuple(tokens), tuple(dims)
+
+    def __call__(
+        self, images: UInt8[Tensor, "b c h w"], labels: Int64[Tensor, " b"], indices: Int64[Tensor, " b"]
+    ) -> list[Float[Tensor, "b _ _"]]:
+        """Never asked."""
+        raise AssertionError("the batch came without the tokens that it should bring along")
+
+
 class OnlineTargets:
     """Every batch is shown to the teachers, as it is, mirrored images included."""
 

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from repae.config import UserError
+from repae.data.source import readable
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp"})
 OTHER_IMAGES = frozenset({".avif", ".bmp", ".gif", ".heic", ".heif", ".jp2", ".jxl", ".ppm", ".tga", ".tif", ".tiff"})
@@ -47,11 +48,6 @@ class Scan(NamedTuple):
     names: Names
     labels: Int64[np.ndarray, " n"]
     notes: tuple[str, ...]
-
-
-def readable(name: str | Path) -> str:
-    """A file name as it can be printed on one line, whatever bytes it has."""
-    return os.fsencode(name).decode("utf-8", "replace").replace("\n", "\\n")
 
 
 def scan(root: str) -> Scan:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repae.config import UserError
-from repae.data.scan import Names, scan
+from repae.data.sources.scan import Names, scan
 
 Tree = Callable[..., Path]
 
