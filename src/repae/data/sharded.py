@@ -1,0 +1,288 @@
+"""Many equal items in a folder of plain ``.npy`` files: prepared images, cached latents, teacher tokens.
+
+::
+
+    DIR/plan.json                     what the folder is to hold; equal plans give equal bytes
+    DIR/shards/000007.images.npy      one array [items, *shape] for each field
+    DIR/shards/000007.labels.npy      int64
+    DIR/shards/000007.json            names, refused items, checksums; written last: without it the shard does not count
+    DIR/manifest.json                 all of that summed up, with a seal; written when the last shard is there
+
+Anybody can open the arrays with ``numpy.load(file, mmap_mode="r")``. bfloat16, which numpy lacks, is stored as uint16.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from pydantic import Field, NonNegativeInt, PositiveInt
+from torch import Tensor
+
+from repae.config import Config, UserError, check
+
+PLAN, MANIFEST, SHARDS = "plan.json", "manifest.json", "shards"
+LABELS = "labels"
+HEADER_BYTES = 128
+OPEN_FILES = 64
+"""So many files a process keeps open at most; the least recently used is closed first."""
+
+_NUMPY = {"uint8": "|u1", "int64": "<i8", "float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}
+
+
+class FieldSpec(Config):
+    """One array of the items: its name, its type, and the shape of an item."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    dtype: Literal["uint8", "int64", "float32", "float16", "bfloat16"]
+    shape: tuple[PositiveInt, ...]
+
+    @property
+    def numpy(self) -> np.dtype[Any]:
+        """How it is stored."""
+        return np.dtype(_NUMPY[self.dtype])
+
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of one item."""
+        return math.prod(self.shape) * self.numpy.itemsize
+
+    def header(self, count: int) -> bytes:
+        """The first bytes of a ``.npy`` file of ``count`` items, always equally many."""
+        shape = (count, *self.shape)
+        text = f"{{'descr': '{self.numpy.str}', 'fortran_order': False, 'shape': {shape}, }}"
+        body = text.ljust(HEADER_BYTES - 11) + "\n"
+        assert len(body) == HEADER_BYTES - 10, f"too many dimensions: {shape}"
+        return b"\x93NUMPY\x01\x00" + len(body).to_bytes(2, "little") + body.encode("ascii")
+
+
+LABEL_FIELD = FieldSpec(name=LABELS, dtype="int64", shape=())
+
+
+class Plan(Config):
+    """What a folder of shards is to hold.
+
+    Attributes:
+        kind: what the items are.
+        count: of items to be made, those that will turn out to be unreadable included.
+        per_shard: consecutive items of the source that go into one shard.
+        fields: the arrays, labels apart.
+        about: JSON that belongs to the identity: where the items come from and how they are made.
+    """
+
+    schema_version: Literal[1] = 1
+    kind: Literal["images", "latents"]
+    count: PositiveInt
+    per_shard: PositiveInt
+    fields: tuple[FieldSpec, ...]
+    about: dict[str, Any]
+
+    @property
+    def shards(self) -> int:
+        """Number of shards."""
+        return math.ceil(self.count / self.per_shard)
+
+    def span(self, number: int) -> range:
+        """The items of the source that belong to a shard."""
+        return range(number * self.per_shard, min(self.count, (number + 1) * self.per_shard))
+
+
+class ShardInfo(Config):
+    """What a manifest says of one shard: items in it, and size and SHA-256 of each of its files."""
+
+    count: NonNegativeInt
+    files: dict[str, tuple[int, str]]
+
+
+class Refused(Config):
+    """An item that could not be made."""
+
+    name: str
+    reason: str
+
+
+class Manifest(Config):
+    """Everything that a finished folder holds.
+
+    Attributes:
+        plan: what was asked for.
+        count: items that are there.
+        class_counts: how many items each label has, from label 0 on.
+        refused: items that are not there, in order, with the reason.
+        shards: one entry for each.
+        seal: SHA-256 over all the rest.
+    """
+
+    plan: Plan
+    count: NonNegativeInt
+    class_counts: tuple[NonNegativeInt, ...]
+    refused: tuple[Refused, ...]
+    shards: tuple[ShardInfo, ...]
+    seal: str
+
+    @classmethod
+    def sealed(cls, **parts: Any) -> Manifest:
+        """A manifest with its seal."""
+        unsealed = cls(**parts, seal="")
+        return unsealed.replace(seal=unsealed.seal_of_content())
+
+    def seal_of_content(self) -> str:
+        """What `seal` must be."""
+        body = self.model_dump(mode="json", exclude={"seal"})
+        return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def shard_file(number: int, field: str) -> str:
+    """Name of a field's file in a shard, below the folder."""
+    return f"{SHARDS}/{number:06d}.{field}.npy"
+
+
+def sidecar_file(number: int) -> str:
+    """Name of the file that completes a shard."""
+    return f"{SHARDS}/{number:06d}.json"
+
+
+def read_manifest(folder: str | Path, kind: Literal["images", "latents"]) -> Manifest:
+    """The manifest of a finished folder.
+
+    Raises:
+        UserError: there is none, it was altered, or the folder holds something else.
+    """
+    path = Path(folder) / MANIFEST
+    command = {"images": "repae prepare", "latents": "repae cache"}[kind]
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if (Path(folder) / PLAN).is_file():
+            raise UserError(
+                f"{folder} is not finished: it has a {PLAN} but no {MANIFEST}; run the `{command}` command that began "
+                "it again, it goes on where it stopped"
+            ) from None
+        raise UserError(
+            f"{folder} holds no {kind}: there is no {MANIFEST}; give a folder made by `{command}`"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}; make the folder again with `{command}`") from None
+    manifest = check(Manifest, data, str(path))
+    if manifest.plan.kind != kind:
+        raise UserError(f"{folder} holds {manifest.plan.kind}, not {kind}; give a folder made by `{command}`")
+    if manifest.seal_of_content() != manifest.seal:
+        raise UserError(f"{path} has been altered: its seal does not fit; restore it, or run `{command}` again")
+    return manifest
+
+
+class ShardFolder:
+    """A finished folder of shards, read by item number.
+
+    Files are opened in the process that reads them, a few at a time; nothing open is pickled. A file that is shorter
+    than the manifest says is refused when it is opened, so that no item is ever read from beyond its end.
+
+    Raises:
+        UserError: see `read_manifest`.
+    """
+
+    def __init__(self, folder: str | Path, kind: Literal["images", "latents"]) -> None:
+        self.folder = Path(folder).expanduser()
+        self.manifest = read_manifest(self.folder, kind)
+        self.plan = self.manifest.plan
+        self.fields = {field.name: field for field in (*self.plan.fields, LABEL_FIELD)}
+        self.ends = np.cumsum([shard.count for shard in self.manifest.shards], dtype=np.int64)
+        self._open: OrderedDict[str, BinaryIO] = OrderedDict()
+        self._process = os.getpid()
+
+    def __len__(self) -> int:
+        return self.manifest.count
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": OrderedDict()}
+
+    def labels(self) -> Int64[np.ndarray, " n"]:
+        """The class of every item."""
+        parts = [self._whole(number, LABEL_FIELD) for number in range(len(self.manifest.shards))]
+        return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+    def rows(self, name: str, indices: Sequence[int] | Int64[np.ndarray, " b"]) -> Tensor:
+        """Items ``[b, *shape]`` of a field at these numbers, each 0..len-1.
+
+        Raises:
+            UserError: a file is missing, shorter than it should be, or cannot be read.
+        """
+        field = self.fields[name]
+        numbers = np.asarray(indices, dtype=np.int64)
+        assert numbers.size == 0 or (numbers.min() >= 0 and numbers.max() < len(self)), "an item outside the folder"
+        shards = np.searchsorted(self.ends, numbers, side="right")
+        rows = numbers - np.concatenate(([0], self.ends))[shards]
+        out = np.empty((len(numbers), *field.shape), field.numpy)
+        flat = out.reshape(len(numbers), -1).view(np.uint8)
+        for place, (shard, row) in enumerate(zip(shards.tolist(), rows.tolist(), strict=True)):
+            self._read(shard, field, row, flat[place])
+        return _as_tensor(out, field)
+
+    def names(self, number: int) -> list[str]:
+        """Names of a shard's items."""
+        return read_sidecar(self.folder, number)["names"]
+
+    def _whole(self, number: int, field: FieldSpec) -> np.ndarray:
+        count = self.manifest.shards[number].count
+        out = np.empty((count, *field.shape), field.numpy)
+        if count:
+            self._read(number, field, 0, out.reshape(-1).view(np.uint8))
+        return out
+
+    def _read(self, shard: int, field: FieldSpec, row: int, out: np.ndarray) -> None:
+        name = shard_file(shard, field.name)
+        file = self._file(shard, name)
+        try:
+            file.seek(HEADER_BYTES + row * field.item_bytes)
+            count = file.readinto(out)  # type: ignore[attr-defined]
+        except OSError as error:
+            raise UserError(f"{self.folder / name} cannot be read: {error.strerror}; this is the machine") from error
+        if count != out.nbytes:
+            raise self._damaged(name, "it ends too early")
+
+    def _file(self, shard: int, name: str) -> BinaryIO:
+        if self._process != os.getpid():  # a forked worker would share the position of its parent's files
+            self._open, self._process = OrderedDict(), os.getpid()
+        file = self._open.get(name)
+        if file is not None:
+            self._open.move_to_end(name)
+            return file
+        expected = self.manifest.shards[shard].files[name.rpartition("/")[2]][0]
+        try:
+            file = (self.folder / name).open("rb", buffering=0)
+            size = os.fstat(file.fileno()).st_size
+        except OSError as error:
+            raise self._damaged(name, error.strerror or "it cannot be opened") from error
+        if size != expected:
+            file.close()
+            raise self._damaged(name, f"it has {size:,} bytes instead of {expected:,}")
+        self._open[name] = file  # type: ignore[assignment]
+        if len(self._open) > OPEN_FILES:
+            self._open.popitem(last=False)[1].close()
+        return self._open[name]
+
+    def _damaged(self, name: str, what: str) -> UserError:
+        return UserError(
+            f"{self.folder / name} is damaged: {what}; delete it and {sidecar_file(int(name[7:13]))} and run the "
+            "command that made the folder again: it makes this shard anew and leaves the others"
+        )
+
+
+def read_sidecar(folder: Path, number: int) -> dict[str, Any]:
+    """What a shard says of itself."""
+    return json.loads((folder / sidecar_file(number)).read_text(encoding="utf-8"))
+
+
+def _as_tensor(array: np.ndarray, field: FieldSpec) -> Tensor:
+    if field.dtype == "bfloat16":
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
