@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from repae.config import UserError, suggest
+from repae.recipes.autoencoders import autoencoders
 from repae.recipes.digits import digits
 from repae.recipes.guide import losses_from, warnings
 from repae.recipes.options import read_options
@@ -21,7 +22,7 @@ log = logging.getLogger("repae")
 @cache
 def catalogue() -> dict[str, Recipe]:
     """Every named recipe, the small ones first."""
-    recipes = [*digits(), *published()]
+    recipes = [*digits(), *autoencoders(), *published()]
     named = {recipe.name: recipe for recipe in recipes}
     assert len(named) == len(recipes), "two recipes share a name"
     return named

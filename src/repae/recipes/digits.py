@@ -94,6 +94,20 @@ def _digits() -> list[Recipe]:
             method=VaeOnly(), teachers=(), start=FromScratch(),
             **{"optimisers.vae": AdamWConfig(lr=2e-3, schedule=OneCycle())},
         ),
+        joint.replace(
+            name="digits-vae-finetune",
+            about="The warmed-up VAE, or the one that start.path names, tuned further with all losses.",
+            method=VaeOnly(), perceptual=TeacherPerceptual(),
+            losses=PIXELS_AND_KL.replace(perceptual_weight=1.0, discriminator_weight=0.1, discriminator_start=100),
+            **{"loop.steps": 500},
+        ),
+        joint.replace(
+            name="digits-discriminator",
+            about="A discriminator for the warmed-up VAE, which stays as it is: what digits-full may start with.",
+            method=VaeOnly(train_autoencoder=False), teachers=(),
+            losses=PIXELS_AND_KL.replace(discriminator_weight=0.1),
+            **{"loop.steps": 300},
+        ),
     ]  # fmt: skip
 
 
