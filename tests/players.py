@@ -77,5 +77,5 @@ def step(config: TrainSetup, *, precision: str = "fp32", aligned: bool = True, d
                 parameter.copy_(0.05 * torch.randn(parameter.shape, generator=source))
     models.latent_norm.set_statistics(torch.full((4,), 0.1), torch.full((4,), 0.7))
     return build_step(
-        config, models, features=None, precision=Precision(precision, device), device=device, compile=False
+        config, models, perceptual=None, precision=Precision(precision, device), device=device, compile=False
     )

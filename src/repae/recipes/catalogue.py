@@ -10,7 +10,8 @@ from pathlib import Path
 
 from repae.config import UserError, suggest
 from repae.recipes.digits import digits
-from repae.recipes.guide import losses_from, warnings
+from repae.recipes.guide import check_mode, losses_from, warnings
+from repae.recipes.modern import modern
 from repae.recipes.options import read_options
 from repae.recipes.published import published
 from repae.recipes.recipe import Recipe
@@ -21,7 +22,7 @@ log = logging.getLogger("repae")
 @cache
 def catalogue() -> dict[str, Recipe]:
     """Every named recipe, the small ones first."""
-    recipes = [*digits(), *published()]
+    recipes = [*digits(), *published(), *modern()]
     named = {recipe.name: recipe for recipe in recipes}
     assert len(named) == len(recipes), "two recipes share a name"
     return named
@@ -64,6 +65,8 @@ def compose(name: str, options: Mapping[str, str | None], losses: str | None = N
     named = find(name)
     changes = (losses_from(losses) if losses else {}) | read_options(Recipe, options)
     recipe = named.replace(**changes) if changes else named
+    if losses:
+        check_mode(losses, recipe)
     for line in warnings(recipe, named):
         log.warning(line)
     return recipe
