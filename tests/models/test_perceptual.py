@@ -12,6 +12,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from players import WHOLE, batch, setup
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -19,6 +20,9 @@ from repae.config import UserError
 from repae.losses.perceptual import lpips, output_distance, weighted_mean
 from repae.models.perceptual import ConvNextLogits, Lpips, bundled_linear
 from repae.models.weight_files import read_weights
+from repae.runtime.precision import Precision
+from repae.train.build import build_vae, build_vae_step
+from repae.train.methods import VaeOnly
 
 ATTO = "convnext_atto.d2_in1k"
 
@@ -90,6 +94,24 @@ def test_images_are_seen_in_their_range_and_once(theirs: Any, distance: Any) -> 
     twice = theirs(2 * ours - 1, 2 * real - 1).mean().item()
     assert distance(ours, real).item() == pytest.approx(right, rel=1e-5)
     assert abs(unit - right) > 0.01 * right and abs(twice - right) > 0.01 * right
+
+
+def test_the_step_shows_images_in_their_range(theirs: Any, distance: Any) -> None:
+    """From levels 0..255 to the logged loss: the value of the package on images in [-1, 1]."""
+    cpu, seen = torch.device("cpu"), []
+
+    def spy(reconstruction: Tensor, real: Tensor) -> Tensor:
+        seen.append((reconstruction.detach(), real))
+        return distance(reconstruction, real)
+
+    made = setup(method=VaeOnly(), **{"losses.perceptual_weight": 0.5, "losses.discriminator_weight": 0.0})
+    precision = Precision("fp32", cpu)
+    vae = build_vae(made, 3)
+    step = build_vae_step(made, vae, resolution=16, perceptual=spy, precision=precision, device=cpu, compile=False)
+    logged = step(batch(), 0, WHOLE)["perceptual_loss"]
+    ((reconstruction, real),) = seen
+    assert torch.equal(real, batch().images / 127.5 - 1)
+    assert logged.item() == pytest.approx(0.5 * theirs(reconstruction, real).mean().item(), rel=1e-5)
 
 
 def test_the_first_layer_sees_zero_where_the_image_is_the_mean(network: Lpips) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from pydantic import Field
@@ -21,24 +21,29 @@ Discriminate = Callable[[Tensor], Tensor]
 """Images ``[B, C, H, W]`` in [-1, 1] to patch logits ``[B, 1, H', W']``."""
 
 
+@runtime_checkable
 class Latent(Protocol):
-    """What an autoencoder made of images, as its objective sees it.
-
-    ``mean`` ``[B, k, h, w]`` is what was encoded; ``logvar`` and ``codes`` have its shape, and are None where the
-    autoencoder has no posterior, no codebook.
-    """
+    """What an autoencoder made of images, as its objective sees it."""
 
     @property
-    def reconstruction(self) -> Tensor: ...  # noqa: D102
+    def reconstruction(self) -> Tensor:
+        """``[B, C, H, W]``."""
+        ...
 
     @property
-    def mean(self) -> Tensor: ...  # noqa: D102
+    def mean(self) -> Tensor:
+        """What was encoded: the posterior's mean, or the latent itself, ``[B, k, h, w]``."""
+        ...
 
     @property
-    def logvar(self) -> Tensor | None: ...  # noqa: D102
+    def logvar(self) -> Tensor | None:
+        """The posterior's log-variance; None where there is no posterior."""
+        ...
 
     @property
-    def codes(self) -> Tensor | None: ...  # noqa: D102
+    def codes(self) -> Tensor | None:
+        """The codebook's vectors; None where there is no codebook."""
+        ...
 
 
 class AutoencoderLossConfig(Config):

@@ -1,4 +1,4 @@
-"""Feature maps of teachers, in which a perceptual distance is taken: the tokens as a map, differentiable in the images."""
+"""Feature maps of teachers, for a perceptual distance: the tokens as a map, differentiable in the images."""
 
 from __future__ import annotations
 

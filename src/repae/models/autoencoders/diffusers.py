@@ -16,6 +16,7 @@ from torch import Tensor
 
 from repae.config import Config, UserError, suggest
 from repae.models.autoencoders.families import FAMILIES, DiffusersAutoencoder
+from repae.models.weight_files import check_coverage
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "diffusion_pytorch_model.safetensors"
 
@@ -140,6 +141,11 @@ class DiffusersConfig(Config):
                 "vae.path is missing: there are no published weights to start from; give it, or start.kind scratch"
             )
         cls = _class(architecture)
+        if (there := _read_config(self).get(_CLASS)) != cls.__name__:
+            raise UserError(
+                f"{self.path} holds an autoencoder of class {there}, vae.architecture describes an {cls.__name__}; set "
+                "vae.architecture to none to take what is there"
+            )
         try:
             model, found = cls.from_pretrained(
                 self.path, **_place(self), torch_dtype=torch.float32, low_cpu_mem_usage=False, output_loading_info=True
@@ -153,7 +159,10 @@ class DiffusersConfig(Config):
         ]
         if wrong:
             raise UserError(f"the weights at {self.path} are not whole: {'; '.join(wrong)}; fetch the folder again")
-        return {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+        state = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+        with torch.device("meta"):
+            check_coverage(_built(architecture).state_dict(), state, Path(self.path), "weights of vae.architecture")
+        return state
 
 
 def _class(architecture: Mapping[str, Any]) -> Any:
