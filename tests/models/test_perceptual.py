@@ -156,7 +156,7 @@ def test_precision(vgg_file: Path, distance: Any) -> None:
     assert half(real)[0].dtype == torch.bfloat16
     close = lpips(half, tuple(half.linear), ours.requires_grad_(), real)
     close.backward()
-    assert close.dtype == torch.float32 and float(close) != float(value)
+    assert close.dtype == torch.float32 and close.item() != value.item()
     torch.testing.assert_close(close, value, rtol=0.03, atol=0)
     assert ours.grad is not None and ours.grad.any()
 
@@ -225,5 +225,5 @@ def test_logits_of_a_convnext(tmp_path: Path) -> None:
 def test_the_weighted_mean() -> None:
     """(a d1 + b d2) / (a + b), as the reference's lpips-convnext_s-a-b."""
     parts = ((1.0, lambda x, y: (x - y).mean()), (0.1, lambda x, y: (x * y).mean()))
-    x, y = torch.tensor([3.0]), torch.tensor([2.0])
+    x, y = torch.full((1, 1, 1, 1), 3.0), torch.full((1, 1, 1, 1), 2.0)
     torch.testing.assert_close(weighted_mean(parts, x, y), torch.tensor((1.0 * 1.0 + 0.1 * 6.0) / 1.1))
