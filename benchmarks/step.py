@@ -58,7 +58,7 @@ def main() -> None:
         for parameter in models.denoiser.parameters():
             if not parameter.any():
                 parameter.normal_(std=0.02)
-    step = build_step(setup, models, features=None, precision=precision, device=device, compile=arguments.compile)
+    step = build_step(setup, models, perceptual=None, precision=precision, device=device, compile=arguments.compile)
     images = torch.randint(0, 256, (arguments.batch, 3, RESOLUTION, RESOLUTION), dtype=torch.uint8, device=device)
     labels = torch.randint(0, CLASSES, (arguments.batch,), device=device)
     batch = Batch(images, labels, torch.arange(arguments.batch, device=device))

@@ -75,7 +75,8 @@ def step(config: TrainSetup, *, precision: str = "fp32", aligned: bool = True, d
         for parameter in models.denoiser.parameters():
             if not parameter.any():
                 parameter.copy_(0.05 * torch.randn(parameter.shape, generator=source))
-    models.latent_norm.set_statistics(torch.full((4,), 0.1), torch.full((4,), 0.7))
+    channels = models.latent_norm.channels
+    models.latent_norm.set_statistics(torch.full((channels,), 0.1), torch.full((channels,), 0.7))
     return build_step(
-        config, models, features=None, precision=Precision(precision, device), device=device, compile=False
+        config, models, perceptual=None, precision=Precision(precision, device), device=device, compile=False
     )

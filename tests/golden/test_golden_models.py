@@ -5,6 +5,7 @@ They run in float64: what remains is the rounding of the reference's own float32
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,7 +17,7 @@ from repae.flow import CosinePath, LinearPath, Path
 from repae.losses.adversarial import LeCam, hinge_loss
 from repae.losses.alignment import alignment_loss
 from repae.losses.reconstruction import flow_matching_loss, kl_divergence
-from repae.models import ActNorm, Denoiser, KLConfig, LatentNorm, PatchGAN, PatchGANConfig, SiTConfig
+from repae.models import ActNorm, Denoiser, DiffusersConfig, KLConfig, LatentNorm, PatchGAN, PatchGANConfig, SiTConfig
 from repae.models.reference_keys import (
     discriminator_from_reference,
     discriminator_to_reference,
@@ -26,6 +27,7 @@ from repae.models.reference_keys import (
     vae_from_reference,
     vae_to_reference,
 )
+from repae.recipes.weights import load_vae
 
 TOLERANCE = 1e-5
 PATHS: dict[str, Path] = {"linear": LinearPath(), "cosine": CosinePath()}
@@ -187,6 +189,21 @@ def test_autoencoder_keys(manifest: dict[str, Any], load: Load) -> None:
         weights = under(tensors, "weights.")
         assert kl_config_from_reference(weights) == (config, tensors["x"].shape[1])
         same(vae_to_reference(vae_from_reference(weights)), weights)
+
+
+def test_autoencoder_files(manifest: dict[str, Any], load: Load, tmp_path: pathlib.Path) -> None:
+    """The reference's file gives the reference's reconstruction, in each of our two forms of the model."""
+    for name, config, tensors in _autoencoders(manifest, load):
+        file = tmp_path / f"{name}.pt"
+        torch.save(under(tensors, "weights."), file)
+        own = config.build(tensors["x"].shape[1])
+        architecture = {key: value for key, value in own.model.config.items() if not key.startswith("_")}
+        diffusers = DiffusersConfig(architecture={"_class_name": "AutoencoderKL", **architecture}).build()
+        for vae in (own, diffusers):
+            load_vae(vae, file)
+            with torch.no_grad():
+                image = vae.double().eval().decode(tensors["z"].double())
+            equal(image, tensors["reconstruction"], f"{name}: {type(vae).__name__}")
 
 
 def test_discriminators(manifest: dict[str, Any], load: Load) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from repae.losses.autoencoder import AutoencoderLoss, AutoencoderLossConfig
 from repae.losses.perceptual import feature_distance
 from repae.losses.reconstruction import flow_matching_loss, kl_divergence, reconstruction_loss
 from repae.losses.terms import Terms
+from repae.models.autoencoders import AutoencoderOutput
 
 
 def images(seed: int = 0) -> torch.Tensor:
@@ -24,6 +26,12 @@ def images(seed: int = 0) -> torch.Tensor:
 def moments(seed: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
     both = torch.randn(4, 4, 2, 2, generator=torch.Generator().manual_seed(seed))
     return both[:, :2].contiguous(), both[:, 2:].contiguous()
+
+
+def latent(seed: int = 1, **changes: torch.Tensor | None) -> AutoencoderOutput:
+    """What an autoencoder made of some images."""
+    mean, logvar = moments()
+    return AutoencoderOutput(mean, logvar, mean, images(seed))._replace(**changes)
 
 
 def judge(x: torch.Tensor) -> torch.Tensor:
@@ -73,8 +81,8 @@ def test_lecam_uses_the_means_before_it_moves_them() -> None:
 def test_total_is_the_sum_of_the_logged_terms(logvar_init: float) -> None:
     """reconstruction / exp(logvar) + perceptual + KL + weighted GAN, each logged as it was summed."""
     config = AutoencoderLossConfig(logvar_init=logvar_init, kl_weight=0.01, perceptual_weight=0.5)
-    loss = AutoencoderLoss(config, features=lambda x: [x, F.avg_pool2d(x, 2)])
-    terms = loss.generator(images(0), images(1), *moments(), judge, step=0)
+    loss = AutoencoderLoss(config, perceptual=partial(feature_distance, lambda x: [x, F.avg_pool2d(x, 2)]))
+    terms = loss.generator(images(0), latent(), judge, step=0)
     log = terms.log()
     names = ("reconstruction_loss", "perceptual_loss", "kl_loss", "weighted_gan_loss")
     torch.testing.assert_close(terms.total, torch.stack([log[name] for name in names]).sum())
@@ -82,6 +90,36 @@ def test_total_is_the_sum_of_the_logged_terms(logvar_init: float) -> None:
     torch.testing.assert_close(log["reconstruction_loss"], pixel)
     torch.testing.assert_close(log["weighted_gan_loss"], -0.1 * judge(images(1)).mean())
     torch.testing.assert_close(log["gan_loss"], -judge(images(1)).mean())
+
+
+def test_a_codebook_takes_the_place_of_the_kl() -> None:
+    """quantizer_weight (||sg z - e||^2 + commitment_cost ||z - sg e||^2), its summands logged and not summed again."""
+    z, codes = moments()[0].requires_grad_(), moments(7)[0].requires_grad_()
+    config = AutoencoderLossConfig(
+        quantizer_weight=0.5, commitment_cost=0.3, reconstruction_weight=0, perceptual_weight=0
+    )
+    terms = AutoencoderLoss(config).generator(images(0), latent(mean=z, logvar=None, codes=codes), None, step=0)
+    log, squares = terms.log(), (z - codes).detach().square().mean()
+    assert "kl_loss" not in log
+    torch.testing.assert_close(log["codebook_loss"], squares)
+    torch.testing.assert_close(log["commitment_loss"], 0.3 * squares)
+    torch.testing.assert_close(log["quantizer_loss"], 0.5 * 1.3 * squares)
+    torch.testing.assert_close(terms.total.detach(), log["quantizer_loss"])
+    terms.total.backward()
+    gradient = (z - codes).detach() / z.numel()
+    assert z.grad is not None and codes.grad is not None
+    torch.testing.assert_close(z.grad, 0.3 * gradient)
+    torch.testing.assert_close(codes.grad, -gradient)
+
+
+def test_a_deterministic_latent_is_bound_by_nothing() -> None:
+    """No KL of what has no spread, which would be infinite."""
+    terms = AutoencoderLoss(AutoencoderLossConfig(perceptual_weight=0)).generator(
+        images(0), latent(logvar=None), None, step=0
+    )
+    log = terms.log()
+    assert not {"kl_loss", "quantizer_loss"} & log.keys()
+    torch.testing.assert_close(terms.total, log["reconstruction_loss"])
 
 
 def test_discriminator_start_silences_the_generator_term_but_not_lecam() -> None:
@@ -94,7 +132,7 @@ def test_discriminator_start_silences_the_generator_term_but_not_lecam() -> None
     def forbidden(x: torch.Tensor) -> torch.Tensor:
         raise AssertionError("the discriminator was run for a term of weight zero")
 
-    before = loss.generator(images(0), images(1), *moments(), forbidden, step=1).log()
+    before = loss.generator(images(0), latent(), forbidden, step=1).log()
     assert float(before["weighted_gan_loss"]) == 0.0
     terms = loss.discriminator(images(0), images(1), judge, step=1)
     assert float(terms.log()["hinge_loss"]) == 0.0

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from repae.config import UserError
-from repae.models import Autoencoder, Bundle, Denoiser, LatentNorm, SiTConfig, TinyConfig
+from repae.models import Bundle, Denoiser, LatentNorm, SiTConfig, TinyConfig, VariationalAutoencoder
 
 
 def bundle(channels=3, vae=None, **changes) -> Bundle:
@@ -23,7 +23,7 @@ def pictures(channels=3):
     return torch.randint(0, 256, (2, channels, 16, 16), dtype=torch.uint8)
 
 
-class Pixels(Autoencoder):
+class Pixels(VariationalAutoencoder):
     """Latents that are the pixels: mean the image, no spread."""
 
     def __init__(self) -> None:

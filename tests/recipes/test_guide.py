@@ -9,9 +9,9 @@ import pytest
 
 from repae.config import UserError
 from repae.losses.autoencoder import AutoencoderLossConfig
-from repae.recipes.catalogue import find
+from repae.recipes.catalogue import compose, find
 from repae.recipes.guide import RANGES, losses_from, warnings
-from repae.recipes.recipe import LpipsPerceptual, Recipe
+from repae.recipes.recipe import LpipsConvnextPerceptual, LpipsPerceptual, Recipe
 from repae.train.methods import Naive, Repa
 
 FILE = """\
@@ -34,9 +34,12 @@ losses:
 """
 
 
+NAME = "l1_lpips_kl_gan.yaml"
+
+
 def written(folder: Path, text: str) -> Path:
     """A loss file."""
-    path = folder / "l1_lpips_kl_gan.yaml"
+    path = folder / NAME
     path.write_text(text, encoding="utf-8")
     return path
 
@@ -66,16 +69,53 @@ def test_a_local_lpips_stays_where_it_is(tmp_path: Path) -> None:
     assert recipe.replace(**losses_from(written(tmp_path, FILE))).perceptual == LpipsPerceptual(vgg="vgg.pth")
 
 
+def test_the_weighted_perceptual_loss(tmp_path: Path) -> None:
+    """``lpips-convnext_s-a-b`` becomes the kind of that name with its two weights."""
+    path = written(tmp_path, FILE.replace('"lpips"', '"lpips-convnext_s-1.0-0.1"'))
+    found = find("digits").replace(**losses_from(path)).perceptual
+    assert found == LpipsConvnextPerceptual(lpips_weight=1.0, convnext_weight=0.1)
+
+
+def test_the_mode_with_a_codebook(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """``vq`` weighs the quantiser; what the reference reads in the other mode only is said to be unused."""
+    text = FILE.replace("quantize_mode: vae", "quantize_mode: vq").replace(
+        "quantizer_weight: 1.0", "quantizer_weight: 0.5"
+    )
+    changes = losses_from(written(tmp_path, text))
+    assert changes["losses.quantizer_weight"] == 0.5 and changes["losses.logvar_init"] == 0.0
+    assert "losses.kl_weight" not in changes
+    assert "kl_weight is not used" in caplog.text and "logvar_init is not used" in caplog.text
+    recipe = compose("digits-vq", {"perceptual.kind": "none", "losses.perceptual_weight": "0"}, str(tmp_path / NAME))
+    assert recipe.losses.quantizer_weight == 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "words"),
+    [
+        ("digits", "vq", "quantize_mode is 'vq'; 'vq' needs an autoencoder with a codebook"),
+        ("digits", None, "quantize_mode is 'vq', the default of a file that does not say"),
+        ("digits-vq", "vae", "quantize_mode is 'vae'"),
+    ],
+)
+def test_the_mode_and_the_autoencoder_must_agree(tmp_path: Path, name: str, mode: str | None, words: str) -> None:
+    """A file for a codebook on an autoencoder without one would train something else than it says."""
+    section = "{}" if mode is None else f"{{quantize_mode: {mode}}}"
+    path = written(tmp_path, f"model: {{vq_model: {section}}}\nlosses: {{discriminator_start: 0}}\n")
+    with pytest.raises(UserError) as caught:
+        compose(name, {}, str(path))
+    assert words in str(caught.value) and str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("before", "after", "words"),
     [
-        ("quantize_mode: vae", "quantize_mode: vq", "quantize_mode is 'vq'; only 'vae'"),
-        ("    quantize_mode: vae\n", "    {}\n", "the default of a file that does not say"),
+        ("quantize_mode: vae", "quantize_mode: vqq", "quantize_mode is 'vqq'; allowed: 'vae', 'vq'"),
         ("quantizer_weight: 1.0", "quantizer_weight: 0.5", "quantizer_weight is 0.5"),
         ("kl_weight", "kl_wieght", "losses.kl_wieght is no key of the guide's loss file; did you mean 'kl_weight'?"),
         ("losses:", "loses:", "did you mean 'losses'?"),
         ("quantize_mode: vae", "quantise_mode: vae", "did you mean 'quantize_mode'?"),
-        ('"lpips"', '"lpips-convnext_s-1.0-0.1"', "perceptual_loss is 'lpips-convnext_s-1.0-0.1'; allowed: 'lpips'"),
+        ('"lpips"', '"lpips-convnext_s"', "perceptual_loss is 'lpips-convnext_s'; allowed: 'lpips'"),
+        ('"lpips"', '"lpips-convnext_s-1-x"', "'lpips-convnext_s-A-B' with two weights"),
         ('"l1"', '"l3"', "reconstruction_loss is 'l3'; allowed: 'l1', 'l2'"),
         ("kl_weight: 1e-6", "kl_weight: -1", "kl_weight is -1"),
         ("logvar_init: 0.0", "proj_coef: 0.5", "set that"),

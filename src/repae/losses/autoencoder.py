@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from pydantic import Field
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from repae.config import Config
 from repae.losses.adversarial import LeCam, generator_loss, hinge_loss
-from repae.losses.perceptual import Features, feature_distance
+from repae.losses.perceptual import Perceptual
+from repae.losses.quantiser import codebook_loss, commitment_loss
 from repae.losses.reconstruction import kl_divergence, reconstruction_loss
 from repae.losses.terms import Terms
 
@@ -20,13 +21,44 @@ Discriminate = Callable[[Tensor], Tensor]
 """Images ``[B, C, H, W]`` in [-1, 1] to patch logits ``[B, 1, H', W']``."""
 
 
+@runtime_checkable
+class Latent(Protocol):
+    """What an autoencoder made of images, as its objective sees it."""
+
+    @property
+    def reconstruction(self) -> Tensor:
+        """``[B, C, H, W]``."""
+        ...
+
+    @property
+    def mean(self) -> Tensor:
+        """What was encoded: the posterior's mean, or the latent itself, ``[B, k, h, w]``."""
+        ...
+
+    @property
+    def logvar(self) -> Tensor | None:
+        """The posterior's log-variance; None where there is no posterior."""
+        ...
+
+    @property
+    def codes(self) -> Tensor | None:
+        """The codebook's vectors; None where there is no codebook."""
+        ...
+
+
 class AutoencoderLossConfig(Config):
-    """Weights of reconstruction + perceptual + KL + GAN. The defaults are the published L1 + LPIPS + KL + GAN run's."""
+    """Weights of reconstruction + perceptual + latent + GAN. The defaults are the published run's: L1, LPIPS, KL, GAN.
+
+    The latent's term is the autoencoder's own: ``kl_weight`` counts where there is a posterior, ``quantizer_weight``
+    and ``commitment_cost`` where there is a codebook, and a deterministic autoencoder has none.
+    """
 
     reconstruction_loss: Literal["l1", "l2"] = "l1"
     reconstruction_weight: float = Field(default=1.0, ge=0)
     perceptual_weight: float = Field(default=1.0, ge=0)
     kl_weight: float = Field(default=1e-6, ge=0)
+    quantizer_weight: float = Field(default=1.0, ge=0)
+    commitment_cost: float = Field(default=0.25, ge=0)
     logvar_init: float = 0.0
     discriminator_start: int = Field(default=0, ge=0)
     discriminator_factor: float = Field(default=1.0, ge=0)
@@ -36,16 +68,16 @@ class AutoencoderLossConfig(Config):
 
 
 class AutoencoderLoss(nn.Module):
-    """Reconstruction + perceptual + KL + hinge GAN with a fixed weight, and the discriminator's side of it.
+    """Reconstruction + perceptual + latent + hinge GAN with a fixed weight, and the discriminator's side of it.
 
     Holds no trained parameter: only LeCam's moving means, when its weight is not zero. The discriminator is passed
     in as a function, by whoever decides which of its parameters learn.
     """
 
-    def __init__(self, config: AutoencoderLossConfig, features: Features | None = None) -> None:
+    def __init__(self, config: AutoencoderLossConfig, perceptual: Perceptual | None = None) -> None:
         super().__init__()
         self.config = config
-        self._features = features
+        self._perceptual = perceptual
         self.lecam = LeCam(config.lecam_ema_decay) if config.lecam_regularization_weight > 0 else None
 
     def gan_factor(self, step: int) -> float:
@@ -55,25 +87,31 @@ class AutoencoderLoss(nn.Module):
     def generator(
         self,
         images: Float[Tensor, "b c h w"],
-        reconstruction: Float[Tensor, "b c h w"],
-        mean: Float[Tensor, "b k m n"],
-        logvar: Float[Tensor, "b k m n"],
+        latent: Latent,
         judge: Discriminate | None,
         step: int,
     ) -> Terms:
         """What the autoencoder minimises, alignment apart; images in [-1, 1].
 
-        reconstruction / exp(logvar_init) + perceptual + KL (sum over the latent, mean over the batch) + GAN. The
-        adversarial term is evaluated only where it counts: ``judge`` given, factor and weight above zero.
+        reconstruction / exp(logvar_init) + perceptual + what bounds the latent + GAN. The latent is bound by its KL
+        (sum over the latent, mean over the batch), or to its codebook, or not at all. The adversarial term is evaluated
+        only where it counts: ``judge`` given, factor and weight above zero.
         """
-        c, terms = self.config, Terms()
+        c, terms, reconstruction = self.config, Terms(), latent.reconstruction
         pixel = reconstruction_loss(reconstruction, images, c.reconstruction_loss)
         terms.add("reconstruction_loss", c.reconstruction_weight * pixel / math.exp(c.logvar_init))
         perceptual = pixel.new_zeros(())
-        if self._features is not None and c.perceptual_weight > 0:
-            perceptual = c.perceptual_weight * feature_distance(self._features, reconstruction, images)
+        if self._perceptual is not None and c.perceptual_weight > 0:
+            perceptual = c.perceptual_weight * self._perceptual(reconstruction, images)
         terms.add("perceptual_loss", perceptual)
-        terms.add("kl_loss", c.kl_weight * kl_divergence(mean, logvar).mean())
+        if latent.logvar is not None:
+            terms.add("kl_loss", c.kl_weight * kl_divergence(latent.mean, latent.logvar).mean())
+        if latent.codes is not None:
+            codebook = codebook_loss(latent.mean, latent.codes)
+            commitment = c.commitment_cost * commitment_loss(latent.mean, latent.codes)
+            terms.add("quantizer_loss", c.quantizer_weight * (codebook + commitment))
+            terms.add("codebook_loss", codebook, weight=0.0)
+            terms.add("commitment_loss", commitment, weight=0.0)
         factor, gan = self.gan_factor(step), pixel.new_zeros(())
         if judge is not None and factor > 0 and c.discriminator_weight > 0:
             gan = generator_loss(judge(reconstruction))

@@ -7,10 +7,15 @@ from repae.models.actnorm import ActNorm
 from repae.models.autoencoders import (
     Autoencoder,
     AutoencoderOutput,
+    DeterministicAutoencoder,
+    DiffusersAutoencoder,
+    DiffusersConfig,
     KLAutoencoder,
     KLConfig,
+    QuantisedAutoencoder,
     TinyAutoencoder,
     TinyConfig,
+    VariationalAutoencoder,
 )
 from repae.models.bundle import Bundle
 from repae.models.denoiser import Denoiser
@@ -25,6 +30,9 @@ __all__ = [
     "AutoencoderOutput",
     "Bundle",
     "Denoiser",
+    "DeterministicAutoencoder",
+    "DiffusersAutoencoder",
+    "DiffusersConfig",
     "GlobalBatchNorm2d",
     "KLAutoencoder",
     "KLConfig",
@@ -32,9 +40,11 @@ __all__ = [
     "PatchGAN",
     "PatchGANConfig",
     "Projector",
+    "QuantisedAutoencoder",
     "SiT",
     "SiTConfig",
     "TinyAutoencoder",
     "TinyConfig",
+    "VariationalAutoencoder",
     "weights_init",
 ]

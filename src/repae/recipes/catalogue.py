@@ -11,7 +11,8 @@ from pathlib import Path
 from repae.config import UserError, suggest
 from repae.recipes.autoencoders import autoencoders
 from repae.recipes.digits import digits
-from repae.recipes.guide import losses_from, warnings
+from repae.recipes.guide import check_mode, losses_from, warnings
+from repae.recipes.modern import modern
 from repae.recipes.options import read_options
 from repae.recipes.published import published
 from repae.recipes.recipe import Recipe
@@ -22,7 +23,7 @@ log = logging.getLogger("repae")
 @cache
 def catalogue() -> dict[str, Recipe]:
     """Every named recipe, the small ones first."""
-    recipes = [*digits(), *autoencoders(), *published()]
+    recipes = [*digits(), *autoencoders(), *published(), *modern()]
     named = {recipe.name: recipe for recipe in recipes}
     assert len(named) == len(recipes), "two recipes share a name"
     return named
@@ -65,6 +66,8 @@ def compose(name: str, options: Mapping[str, str | None], losses: str | None = N
     named = find(name)
     changes = (losses_from(losses) if losses else {}) | read_options(Recipe, options)
     recipe = named.replace(**changes) if changes else named
+    if losses:
+        check_mode(losses, recipe)
     for line in warnings(recipe, named):
         log.warning(line)
     return recipe

@@ -5,7 +5,7 @@ from __future__ import annotations
 from repae.data import FolderConfig
 from repae.evaluate.digits import EvaluationConfig
 from repae.losses.autoencoder import AutoencoderLossConfig
-from repae.models.autoencoders import TinyConfig
+from repae.models.autoencoders import DiffusersConfig, TinyConfig
 from repae.recipes.recipe import (
     EmbeddedTeacher,
     FromScratch,
@@ -28,13 +28,34 @@ SMALL_SIT = GeneratorConfig(
     hidden_size=96, depth=4, num_heads=4, patch_size=2, encoder_depth=2, projector_dim=192, class_dropout_prob=0.1
 )
 SMALL_PATCH_GAN = DiscriminatorConfig(ndf=16, n_layers=2)
+SMALL_VQ = DiffusersConfig(
+    architecture={
+        "_class_name": "VQModel",
+        "in_channels": 1,
+        "out_channels": 1,
+        "down_block_types": ["DownEncoderBlock2D"] * 3,
+        "up_block_types": ["UpDecoderBlock2D"] * 3,
+        "block_out_channels": [16, 16, 32],
+        "norm_num_groups": 8,
+        "latent_channels": 4,
+        "num_vq_embeddings": 256,
+        "mid_block_add_attention": False,
+        "scaling_factor": 1.0,
+    }
+)
 PIXELS_AND_KL = AutoencoderLossConfig(perceptual_weight=0.0, discriminator_weight=0.0, kl_weight=1e-6)
 FALLING = Cosine(warmup_steps=50, final=0.05)
 
 
 def digits() -> list[Recipe]:
-    """The digits in every method, and ``folder``."""
-    return [*_digits(), _folder()]
+    """The digits in every method and with a codebook, and ``folder``."""
+    methods = _digits()
+    quantised = methods[0].replace(
+        name="digits-vq",
+        about="REPA-E on the digits with a codebook of 256 vectors in place of the KL: diffusers' VQModel.",
+        vae=SMALL_VQ,
+    )
+    return [*methods, quantised, _folder()]
 
 
 def _digits() -> list[Recipe]:

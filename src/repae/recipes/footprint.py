@@ -12,7 +12,6 @@ from repae.models.autoencoders import Autoencoder
 from repae.models.denoiser import Denoiser
 from repae.models.discriminator import PatchGAN
 from repae.models.teachers.base import Teacher
-from repae.models.teachers.embedded import EmbeddedTeacher
 from repae.recipes.recipe import LpipsPerceptual, Recipe, TeacherPerceptual
 from repae.train.frozen import frozen
 from repae.train.methods import Naive, Repa
@@ -21,7 +20,7 @@ HALF_VAE, HALF_SIT = 0.87, 0.60
 """What half precision leaves of the float32 volume, counted under autocast on the published sizes."""
 
 LPIPS_BYTES_PER_PIXEL = 2441
-"""Kept by the VGG16 of LPIPS, which runs in float32: 160 MB for an image of 256 px."""
+"""Kept by the VGG16 of LPIPS in float32: 160 MB for an image of 256 px."""
 
 
 @dataclass(frozen=True)
@@ -80,11 +79,9 @@ def _of_judges(recipe: Recipe, players: Players, teachers: Sequence[Teacher], re
         with frozen(discriminator):
             volume += saved_bytes(lambda: discriminator(image), discriminator)
     if isinstance(recipe.perceptual, LpipsPerceptual):
-        volume += LPIPS_BYTES_PER_PIXEL * resolution**2
-    if isinstance(recipe.perceptual, TeacherPerceptual):
-        for teacher in teachers:
-            if isinstance(teacher, EmbeddedTeacher):
-                return volume + saved_bytes(lambda teacher=teacher: teacher.features(image)[-1], teacher)
+        volume += LPIPS_BYTES_PER_PIXEL * resolution**2 * (0.5 if recipe.perceptual.precision == "bf16" else 1.0)
+    if isinstance(recipe.perceptual, TeacherPerceptual) and teachers:
+        volume += saved_bytes(lambda: teachers[0].features(image)[-1], teachers[0])
     return volume
 
 

@@ -7,18 +7,23 @@ alignment, check other autoencoders.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from repae.config import UserError, check, read_yaml, suggest
 from repae.losses.autoencoder import AutoencoderLossConfig
+from repae.models.autoencoders import DiffusersConfig
 from repae.recipes.recipe import Recipe
 
 log = logging.getLogger("repae")
 
 UNUSED_QUANTIZER_WEIGHT = 1.0
 """What the guide's file says of a term that its own mode, ``vae``, never adds."""
+
+OF_ONE_MODE = {"vae": ("kl_weight", "logvar_init"), "vq": ("quantizer_weight",)}
+"""The keys that the reference reads in that mode only."""
 
 RANGES = {
     "method.proj_coeff": (0.1, 1.0),
@@ -49,35 +54,62 @@ def losses_from(path: str | Path) -> dict[str, Any]:
     _known(model, ("vq_model",), path, "model.")
     vq_model = _section(model, "vq_model", path, "model.")
     _known(vq_model, ("quantize_mode",), path, "model.vq_model.")
-    # The reference's default is another mode, so a file without the key means that one.
-    mode = vq_model.get("quantize_mode", "vq")
-    if mode != "vae":
-        missing = "" if "quantize_mode" in vq_model else ", the default of a file that does not say"
-        raise UserError(
-            f"{path}: model.vq_model.quantize_mode is {mode!r}{missing}; only 'vae' can be trained here: "
-            "there is no vector-quantised autoencoder"
-        )
+    mode = _mode(vq_model, path)
     losses = _section(data, "losses", path)
-    here = AutoencoderLossConfig.model_fields
-    _known(losses, (*here, "quantizer_weight", "perceptual_loss", "proj_coef"), path, "losses.")
-    _without_home(losses, path)
-    own = {name: value for name, value in losses.items() if name in here}
+    here = tuple(name for name in AutoencoderLossConfig.model_fields if name != "commitment_cost")
+    _known(losses, (*here, "perceptual_loss", "proj_coef"), path, "losses.")
+    _without_home(losses, mode, path)
+    own = {name: value for name, value in losses.items() if name in here and name not in _of_other_mode(mode)}
     checked = check(AutoencoderLossConfig, own, f"{path}, losses")
     changes = {f"losses.{name}": getattr(checked, name) for name in own}
+    if mode == "vq":
+        changes["losses.logvar_init"] = 0.0
     if "perceptual_loss" in losses:
-        changes["perceptual.kind"] = _perceptual(losses["perceptual_loss"], path)
+        changes |= _perceptual(losses["perceptual_loss"], path)
     return changes
 
 
-def _without_home(losses: Mapping[str, Any], path: str | Path) -> None:
+def check_mode(path: str | Path, recipe: Recipe) -> None:
+    """Refuses an autoencoder that the loss file was not written for.
+
+    Raises:
+        UserError: the file says ``vq`` and the autoencoder has no codebook, or the other way round.
+    """
+    vq_model = _section(_section(read_yaml(path), "model", path), "vq_model", path, "model.")
+    mode, quantised = _mode(vq_model, path), isinstance(recipe.vae, DiffusersConfig) and recipe.vae.quantised
+    if quantised != (mode == "vq"):
+        missing = "" if "quantize_mode" in vq_model else ", the default of a file that does not say"
+        has = "has a codebook" if quantised else "has none"
+        raise UserError(
+            f"{path}: model.vq_model.quantize_mode is {mode!r}{missing}; 'vq' needs an autoencoder with a codebook and "
+            f"'vae' one without, and recipe {recipe.name!r} {has}; correct the file, or choose the vae "
+            "(--vae.kind diffusers with a VQModel has a codebook)"
+        )
+
+
+def _mode(vq_model: Mapping[str, Any], path: str | Path) -> str:
+    # The reference's default, for a file without the key.
+    mode = vq_model.get("quantize_mode", "vq")
+    if mode not in OF_ONE_MODE:
+        raise UserError(f"{path}: model.vq_model.quantize_mode is {mode!r}; allowed: 'vae', 'vq'")
+    return mode
+
+
+def _of_other_mode(mode: str) -> tuple[str, ...]:
+    return OF_ONE_MODE["vae" if mode == "vq" else "vq"]
+
+
+def _without_home(losses: Mapping[str, Any], mode: str, path: str | Path) -> None:
     quantizer = losses.get("quantizer_weight", UNUSED_QUANTIZER_WEIGHT)
-    if quantizer != UNUSED_QUANTIZER_WEIGHT:
+    if mode == "vae" and quantizer != UNUSED_QUANTIZER_WEIGHT:
         raise UserError(
             f"{path}: losses.quantizer_weight is {quantizer!r}; it weighs a vector quantiser, of which there is none "
-            f"here; leave it out, or at the {UNUSED_QUANTIZER_WEIGHT} that the guide's file gives and never uses"
+            f"in the mode 'vae'; leave it out, or at the {UNUSED_QUANTIZER_WEIGHT} that the guide's file gives"
         )
-    if "quantizer_weight" in losses:
-        log.warning("%s: losses.quantizer_weight is not used: it counts in the mode 'vq' only", path)
+    for name in _of_other_mode(mode):
+        if name in losses:
+            other = "vq" if mode == "vae" else "vae"
+            log.warning("%s: losses.%s is not used: it counts in the mode '%s' only", path, name, other)
     if losses.get("proj_coef", 0) != 0:
         raise UserError(
             f"{path}: losses.proj_coef is {losses['proj_coef']!r}; the alignment of the autoencoder is weighed once, "
@@ -85,13 +117,20 @@ def _without_home(losses: Mapping[str, Any], path: str | Path) -> None:
         )
 
 
-def _perceptual(name: Any, path: str | Path) -> str:
-    if name != "lpips":
+def _perceptual(name: Any, path: str | Path) -> dict[str, Any]:
+    if name == "lpips":
+        return {"perceptual.kind": "lpips"}
+    weighted = re.fullmatch(r"lpips-convnext_s-(\d+\.?\d*)-(\d+\.?\d*)", str(name))
+    if weighted is None:
         raise UserError(
-            f"{path}: losses.perceptual_loss is {name!r}; allowed: 'lpips'; "
+            f"{path}: losses.perceptual_loss is {name!r}; allowed: 'lpips', 'lpips-convnext_s-A-B' with two weights; "
             "for distances in a teacher's features leave it out and set --perceptual.kind teacher"
         )
-    return "lpips"
+    return {
+        "perceptual.kind": "lpips-convnext_s",
+        "perceptual.lpips_weight": float(weighted[1]),
+        "perceptual.convnext_weight": float(weighted[2]),
+    }
 
 
 def _section(data: Mapping[str, Any], name: str, path: str | Path, prefix: str = "") -> Mapping[str, Any]:

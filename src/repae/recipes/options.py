@@ -149,6 +149,8 @@ def _allowed(expected: Any, constraints: Iterable[Any] = ()) -> str:
         return " or ".join(dict.fromkeys([*inner, *(["none"] if NoneType in arguments else [])]))
     if origin is Literal:
         return " | ".join(str(choice) for choice in arguments)
+    if origin is dict:
+        return "mapping"
     if origin in (tuple, list):
         return f"list of: {_allowed(arguments[0])}"
     kinds = list(_kinds(expected))

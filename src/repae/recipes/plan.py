@@ -12,6 +12,8 @@ from torch import nn
 
 from repae.config import UserError
 from repae.data import FolderConfig
+from repae.models.autoencoders import DiffusersConfig
+from repae.models.autoencoders.diffusers import WEIGHTS_FILE
 from repae.models.discriminator import PatchGAN
 from repae.models.teachers.base import Teacher
 from repae.models.teachers.embedded import EmbeddedTeacher as EmbeddedNetwork
@@ -19,10 +21,12 @@ from repae.models.teachers.embedded import EmbeddedTeacherConfig
 from repae.models.teachers.targets import NoTargets, OnlineTargets, Targets
 from repae.models.teachers.timm import TimmTeacher as TimmNetwork
 from repae.recipes.footprint import Players, activations
-from repae.recipes.recipe import EmbeddedTeacher, FromWeights, LpipsPerceptual, Recipe, TimmTeacher
+from repae.recipes.perceptual import perceptual_files
+from repae.recipes.recipe import EmbeddedTeacher, FromPublished, FromWeights, Recipe, TimmTeacher
 from repae.runtime.device import pick_device
 from repae.train.build import build_discriminator, build_models, build_vae
 from repae.train.methods import Repa, VaeOnly
+from repae.train.setup import Vae
 
 ASSUMED_CLASSES = 10
 
@@ -262,11 +266,36 @@ def _missing_weights(recipe: Recipe) -> Iterator[str]:
             f"vae: there are no weights at {recipe.start.path}; put them there (a diffusers folder, safetensors or the "
             "reference's .pt), or say where they are with --start.path PATH, or begin without: --start.kind scratch"
         )
-    if isinstance(recipe.perceptual, LpipsPerceptual):
-        for name, what in (("vgg", "torchvision's VGG16"), ("linear", "LPIPS's linear layers")):
-            path = getattr(recipe.perceptual, name)
-            if path is None or not Path(path).is_file():
-                yield f"perceptual: {what} is {path or 'not given'}; give its weights with --perceptual.{name} FILE"
+    if isinstance(recipe.start, FromPublished):
+        yield from _missing_published(recipe.vae)
+    judge = recipe.discriminator
+    if judge is not None and judge.weights is not None and not Path(judge.weights).exists():
+        yield (
+            f"discriminator: there are no weights at {judge.weights}; put them there, or say where they are with "
+            "--discriminator.weights PATH, or begin without: --discriminator.weights none"
+        )
+    for option, name, path in perceptual_files(recipe):
+        if path is not None and not Path(path).is_file():
+            yield f"perceptual: there is no file {path}; give --{option} FILE"
+        elif path is None and not _in_hub_cache(name):
+            yield (
+                f"perceptual: the weights of {name} are not here yet and come from the hub when the run starts; "
+                f"without a connection, fetch its model.safetensors elsewhere and give --{option} FILE"
+            )
+
+
+def _missing_published(vae: Vae) -> Iterator[str]:
+    from huggingface_hub import try_to_load_from_cache
+
+    assert isinstance(vae, DiffusersConfig) and vae.path is not None, vae
+    file = f"{vae.subfolder}/{WEIGHTS_FILE}" if vae.subfolder else WEIGHTS_FILE
+    if Path(vae.path).is_dir() or isinstance(try_to_load_from_cache(vae.path, file), str):
+        return
+    yield (
+        f"vae: {vae.path} is not here yet and comes from the hub when the run starts; without a connection, or where "
+        "its licence must be accepted first, fetch its folder elsewhere and give --vae.path FOLDER and --vae.subfolder "
+        "none, or begin without: --start.kind scratch"
+    )
 
 
 def _missing_device(recipe: Recipe) -> Iterator[str]:

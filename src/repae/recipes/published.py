@@ -24,7 +24,7 @@ from repae.recipes.recipe import (
 from repae.runtime.ema import EmaConfig
 from repae.train.loop import LoopConfig
 from repae.train.methods import Naive, Repa, RepaE
-from repae.train.setup import GeneratorConfig, LatentNormConfig
+from repae.train.setup import DiscriminatorConfig, GeneratorConfig, LatentNormConfig
 
 IMAGENET_CLASSES = 1000
 EPOCHS_80, EPOCHS_20 = 400_000, 100_000
@@ -90,7 +90,7 @@ def _joint() -> list[Recipe]:
             SD,
             "SiT-XL/2 and an f8d4 VAE from random weights, jointly.",
             f"{PAPER}, Table 7, from scratch, 20 / 40 / 80 epochs: FID 14.12 / 7.54 / 4.34; {UNGUIDED}",
-        ).replace(start=FromScratch()),
+        ).replace(start=FromScratch(), discriminator=DiscriminatorConfig()),
         *[
             _repae(
                 f"repae-{vae.replace('-', '').lower()}-xl1-guide",
@@ -218,9 +218,16 @@ def _ablated(name: str, size: str, about: str, target: str, vae: str = SD) -> Re
 
 
 def _repae(name: str, size: str, vae: str, about: str, target: str) -> Recipe:
-    """The published joint run: L1 + LPIPS + KL + GAN, alignment .5 and 1.5 with DINOv2-B after block 8, three AdamW."""
+    """The published joint run: L1 + LPIPS + KL + GAN, alignment .5 and 1.5 with DINOv2-B after block 8, three AdamW.
+
+    The discriminator, too, goes on from the weights that its autoencoder was published with.
+    """
     return _base(name, size, vae, about, target).replace(
-        method=RepaE(), teachers=(DINOV2_B,), losses=AutoencoderLossConfig(), perceptual=LpipsPerceptual()
+        method=RepaE(),
+        teachers=(DINOV2_B,),
+        losses=AutoencoderLossConfig(),
+        perceptual=LpipsPerceptual(),
+        discriminator=DiscriminatorConfig(weights=f"{_file(vae)}-discriminator-ckpt.pt"),
     )
 
 
@@ -236,7 +243,6 @@ def _base(name: str, size: str, vae: str, about: str, target: str) -> Recipe:
     The figures of `evaluation` are those of the reconstruction; a Frechet distance on Inception is not among them.
     The preview is the reference's, whose guidance 4 everywhere is no published setting.
     """
-    kind = vae.replace("-", "").lower()
     return Recipe(
         name=name,
         about=about,
@@ -244,7 +250,7 @@ def _base(name: str, size: str, vae: str, about: str, target: str) -> Recipe:
         data=FolderConfig(path="data/imagenet/train", resolution=256),
         num_classes=IMAGENET_CLASSES,
         vae=KLConfig.preset(_VAES[vae]),
-        start=FromWeights(path=f"pretrained/{kind}/{kind}-{_VAES[vae]}.pt"),
+        start=FromWeights(path=f"{_file(vae)}.pt"),
         sit=GeneratorConfig.preset(size),
         ema=EmaConfig(decay=0.9999, warmup=False, statistics="average"),
         bundle="reference",
@@ -259,3 +265,9 @@ def _base(name: str, size: str, vae: str, about: str, target: str) -> Recipe:
         ),
         evaluation=EvaluationConfig(images=5000, sampler=EulerMaruyama(steps=250), guidance=_GUIDANCE[vae]),
     )
+
+
+def _file(vae: str) -> str:
+    """Where the reference expects an autoencoder's files, up to their endings."""
+    kind = vae.replace("-", "").lower()
+    return f"pretrained/{kind}/{kind}-{_VAES[vae]}"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from repae.config import Config
 from repae.data import DataConfig, Dataset, DigitsConfig
 from repae.evaluate.digits import EvaluationConfig
 from repae.flow.guidance import Guidance
 from repae.flow.samplers import AnySampler, Euler
+from repae.models.autoencoders import DiffusersConfig
 from repae.models.teachers.embedded import EmbeddedTeacherConfig
 from repae.models.teachers.timm import TimmTeacherConfig
 from repae.runtime.optimise import AdamWConfig
@@ -74,7 +75,13 @@ class FromWarmup(Config):
     optimiser: AdamWConfig = AdamWConfig(lr=2e-3, schedule=OneCycle())
 
 
-Start = Annotated[FromScratch | FromWeights | FromWarmup, Field(discriminator="kind")]
+class FromPublished(Config):
+    """The weights that come with the autoencoder: a diffusers one's own, at ``vae.path``."""
+
+    kind: Literal["published"] = "published"
+
+
+Start = Annotated[FromScratch | FromWeights | FromWarmup | FromPublished, Field(discriminator="kind")]
 
 
 class NoPerceptual(Config):
@@ -90,14 +97,41 @@ class TeacherPerceptual(Config):
 
 
 class LpipsPerceptual(Config):
-    """LPIPS in VGG16 features (arXiv 1801.03924); both weight files are local: torchvision's VGG16 and LPIPS's own."""
+    """LPIPS in VGG16 features (arXiv 1801.03924).
+
+    Attributes:
+        vgg: VGG16's weights, a file in torchvision's or timm's names; none takes them from the hub.
+        linear: LPIPS's own weights; none takes those of the package lpips, the file that the reference downloads.
+        precision: of the features; their distance is always taken in fp32.
+    """
 
     kind: Literal["lpips"] = "lpips"
-    vgg: str | None = None
-    linear: str | None = None
+    vgg: str | None = Field(default=None, min_length=1)
+    linear: str | None = Field(default=None, min_length=1)
+    precision: Literal["fp32", "bf16"] = "fp32"
 
 
-Perceptual = Annotated[NoPerceptual | TeacherPerceptual | LpipsPerceptual, Field(discriminator="kind")]
+class LpipsConvnextPerceptual(LpipsPerceptual):
+    """(a LPIPS + b squared difference of ConvNeXt-S's logits) / (a + b): the reference's ``lpips-convnext_s-a-b``.
+
+    Attributes:
+        vgg: as for kind lpips.
+        linear: as for kind lpips.
+        precision: as for kind lpips.
+        convnext: ConvNeXt-S's weights, a file of timm's; none takes them from the hub.
+        lpips_weight: a.
+        convnext_weight: b.
+    """
+
+    kind: Literal["lpips-convnext_s"] = "lpips-convnext_s"  # type: ignore[assignment]
+    convnext: str | None = Field(default=None, min_length=1)
+    lpips_weight: float = Field(default=1.0, gt=0)
+    convnext_weight: float = Field(default=0.1, gt=0)
+
+
+Perceptual = Annotated[
+    NoPerceptual | TeacherPerceptual | LpipsPerceptual | LpipsConvnextPerceptual, Field(discriminator="kind")
+]
 
 
 class RuntimeConfig(Config):
@@ -153,3 +187,20 @@ class Recipe(TrainSetup):
     preview: PreviewConfig = PreviewConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     track: TrackConfig = TrackConfig()
+
+    @model_validator(mode="after")
+    def _published_by_someone(self) -> Recipe:
+        if isinstance(self.start, FromPublished) and getattr(self.vae, "path", None) is None:
+            raise ValueError(
+                f"start.kind is 'published', and a vae of kind {self.vae.kind!r} without a path comes with no weights; "
+                "set vae.kind to 'diffusers' and vae.path, or start.kind to 'weights', 'warmup' or 'scratch'"
+            )
+        return self
+
+    def resolved(self) -> Recipe:
+        """The same with everything that it only points at and that its run needs later: the autoencoder's architecture.
+
+        Raises:
+            UserError: it cannot be had.
+        """
+        return self.replace(vae=self.vae.resolved()) if isinstance(self.vae, DiffusersConfig) else self

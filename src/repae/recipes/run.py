@@ -9,19 +9,19 @@ from typing import Any
 
 from repae.config import UserError, write_atomic
 from repae.data import Dataset
-from repae.prepare.statistics import latent_statistics
+from repae.recipes.discriminator import discriminator_weights
 from repae.recipes.identity import check_same_run
-from repae.recipes.perceptual import check_perceptual, perceptual_features
+from repae.recipes.perceptual import check_perceptual, pretrained_distance, teacher_distance
 from repae.recipes.pictures import Preview, Reconstructions, final_pictures
 from repae.recipes.place import Place, occupied, writable, write_environment
 from repae.recipes.plan import check_sizes
 from repae.recipes.recipe import Recipe
-from repae.recipes.stages import Interrupted, batches, started_vae, trained_teachers
+from repae.recipes.stages import Interrupted, batches, first_statistics, started_vae, trained_teachers
 from repae.report import build as build_report
 from repae.runtime.checkpoint import CheckpointStore
 from repae.runtime.distributed import barrier, is_main, world
 from repae.runtime.ema import short_run_warning
-from repae.runtime.modes import evaluating
+from repae.runtime.wrapping import unwrap
 from repae.track import JsonlTracker, ProgressBar, TensorBoardTracker, Tracker, WandbTracker
 from repae.train.build import build_models, build_step, build_vae_step
 from repae.train.loop import Hook, Loop, Outcome
@@ -46,6 +46,7 @@ def train(recipe: Recipe, runs: Path = Path("runs")) -> Path:
     """
     folder = runs / recipe.name
     check_perceptual(recipe)
+    recipe = recipe.resolved()
     check_sizes(recipe)
     with occupied(recipe.runtime, runs) as place:
         dataset = recipe.data.open()
@@ -82,12 +83,18 @@ def _step(recipe: Recipe, dataset: Dataset, place: Place) -> tuple[Step, list[di
         "class_names": list(dataset.class_names),
         "data": dataset.fingerprint,
     }
-    build = {"precision": place.precision, "device": place.device, "compile": place.config.compile}
+    build: dict[str, Any] = {"precision": place.precision, "device": place.device, "compile": place.config.compile}
+    # What can be missing or not fit comes before what takes time.
+    judge = discriminator_weights(recipe, dataset.channels)
+    perceptual = pretrained_distance(recipe, place.device)
     teachers = trained_teachers(recipe, dataset, place)
-    features = perceptual_features(recipe.perceptual, teachers.networks)
+    build["perceptual"] = perceptual or teacher_distance(recipe, teachers.networks)
     if isinstance(recipe.method, VaeOnly):
         vae = started_vae(recipe, dataset, place)
-        return build_vae_step(recipe, vae, resolution=dataset.resolution, features=features, **build), [], meta
+        step = build_vae_step(recipe, vae, resolution=dataset.resolution, **build)
+        if judge is not None and step.discriminator is not None:
+            unwrap(step.discriminator).load_state_dict(judge)
+        return step, [], meta
     models = build_models(
         recipe,
         resolution=dataset.resolution,
@@ -96,10 +103,11 @@ def _step(recipe: Recipe, dataset: Dataset, place: Place) -> tuple[Step, list[di
         targets=teachers.targets,
     )
     models.vae = started_vae(recipe, dataset, place)
-    with evaluating(models.vae):
-        models.latent_norm.set_statistics(*latent_statistics(models.vae, dataset, place.precision))
+    models.latent_norm.set_statistics(*first_statistics(recipe, models.vae, dataset, place))
+    if judge is not None and models.discriminator is not None:
+        models.discriminator.load_state_dict(judge)
     meta["z_dims"] = list(teachers.targets.dims)
-    return build_step(recipe, models, features=features, **build), teachers.figures, meta
+    return build_step(recipe, models, **build), teachers.figures, meta
 
 
 def _loop(recipe: Recipe, dataset: Dataset, place: Place, step: Step, meta: dict[str, Any], folder: Path) -> Outcome:

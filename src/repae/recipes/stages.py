@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from repae.config import UserError, write_atomic
 from repae.data import Batch, Dataset, Loader
-from repae.models.autoencoders import Autoencoder
+from repae.models.autoencoders import Autoencoder, DiffusersConfig
 from repae.models.teachers.base import Teacher
 from repae.models.teachers.degeneracy import degeneracy, describe
 from repae.models.teachers.embedded import EmbeddedTeacher as EmbeddedNetwork
@@ -29,12 +30,13 @@ from repae.models.teachers.targets import (
     cache_tokens,
 )
 from repae.models.teachers.timm import TimmTeacher as TimmNetwork
-from repae.prepare.statistics import evenly_spaced
+from repae.prepare.statistics import evenly_spaced, latent_statistics
 from repae.recipes.place import Place, locked
-from repae.recipes.recipe import EmbeddedTeacher, FromWarmup, FromWeights, Recipe
+from repae.recipes.recipe import EmbeddedTeacher, FromPublished, FromWarmup, FromWeights, Recipe
 from repae.recipes.weights import load_vae
 from repae.runtime.checkpoint import CheckpointStore
 from repae.runtime.distributed import World, barrier, is_main, world
+from repae.runtime.modes import evaluating
 from repae.track import ProgressBar
 from repae.train.build import build_vae, build_vae_step
 from repae.train.loop import Loop, LoopConfig
@@ -159,7 +161,28 @@ def started_vae(recipe: Recipe, dataset: Dataset, place: Place) -> Autoencoder:
         load_vae(vae, Path(recipe.start.path))
     elif isinstance(recipe.start, FromWarmup):
         vae.load_state_dict(_warmed(recipe, recipe.start, dataset, place))
+    elif isinstance(recipe.start, FromPublished):
+        assert isinstance(recipe.vae, DiffusersConfig), recipe.vae
+        vae.load_state_dict(recipe.vae.weights())
     return vae
+
+
+def first_statistics(recipe: Recipe, vae: Autoencoder, dataset: Dataset, place: Place) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of raw latents with which the latent normaliser begins.
+
+    Raises:
+        UserError: published ones are wanted, and this autoencoder has none.
+    """
+    if recipe.latent_norm.statistics == "data":
+        with evaluating(vae):
+            return latent_statistics(vae, dataset, place.precision)
+    published = vae.published_statistics()
+    if published is None:
+        raise UserError(
+            f"latent_norm.statistics is 'published', and a vae of kind {recipe.vae.kind!r} comes with none; "
+            "set it to 'data' to take those of the run's own latents"
+        )
+    return published
 
 
 def _warmed(recipe: Recipe, start: FromWarmup, dataset: Dataset, place: Place) -> dict[str, Any]:
@@ -192,7 +215,7 @@ def _warmed(recipe: Recipe, start: FromWarmup, dataset: Dataset, place: Place) -
                 setup,
                 build_vae(setup, dataset.channels),
                 resolution=dataset.resolution,
-                features=None,
+                perceptual=None,
                 precision=place.precision,
                 device=place.device,
                 compile=place.config.compile,

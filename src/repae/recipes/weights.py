@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from repae.config import UserError
-from repae.models.autoencoders import Autoencoder, KLAutoencoder
+from repae.models.autoencoders import Autoencoder, DiffusersAutoencoder, KLAutoencoder
 from repae.models.reference_keys import vae_from_reference
 from repae.runtime.checkpoint import CheckpointStore
 
@@ -28,7 +28,7 @@ def load_vae(vae: Autoencoder, path: Path) -> None:
         UserError: there is nothing there, or it does not fit; the text names what is missing or too many.
     """
     state = _read(path)
-    if isinstance(vae, KLAutoencoder) and not any(name.startswith("model.") for name in state):
+    if isinstance(vae, (KLAutoencoder, DiffusersAutoencoder)) and not any(name.startswith("model.") for name in state):
         if any(name.startswith("encoder.down.") for name in state):
             state = vae_from_reference(state)
         else:

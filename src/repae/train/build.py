@@ -11,7 +11,7 @@ from torch import nn
 
 from repae.config import UserError
 from repae.losses.autoencoder import AutoencoderLoss
-from repae.losses.perceptual import Features
+from repae.losses.perceptual import Perceptual
 from repae.models.autoencoders import Autoencoder
 from repae.models.denoiser import Denoiser
 from repae.models.discriminator import PatchGAN
@@ -74,6 +74,7 @@ def build_models(
         UserError: sizes that do not fit: resolution, patch, heads, alignment depth, teacher tokens.
     """
     vae = build_vae(setup, image_channels)
+    _check_trainable(vae, not isinstance(setup.method, Repa))
     side = latent_side(setup, resolution)
     config = setup.sit.sit(side, vae.latent_channels, num_classes)
     check_tokens(targets, config.tokens)
@@ -89,14 +90,14 @@ def build_step(
     setup: TrainSetup,
     models: Models,
     *,
-    features: Features | None,
+    perceptual: Perceptual | None,
     precision: Precision,
     device: torch.device,
     compile: bool,  # noqa: A002
 ) -> Step:
     """The joint, REPA or naive step over ``models``, which are moved, given their modes and wrapped in place.
 
-    ``features`` serve the perceptual term. Modes are set here once; the step restores whatever it changes.
+    ``perceptual`` is the distance of that term. Modes are set here once; the step restores whatever it changes.
     """
     method, loop = setup.method, setup.loop
     joint = not isinstance(method, Repa)
@@ -125,7 +126,7 @@ def build_step(
         models.discriminator = wrap(models.discriminator, compile=compile, device=device)
         discriminator = optimiser(models.discriminator, setup.optimisers.discriminator)
     optimise = Optimisers(optimiser(models.vae, setup.optimisers.vae), denoiser, discriminator)
-    loss = AutoencoderLoss(setup.losses, features).to(device)
+    loss = AutoencoderLoss(setup.losses, perceptual).to(device)
     if isinstance(method, RepaE):
         return RepaEStep(method, models, averages, optimise, loss, setup.path, randomness)
     return NaiveStep(method, models, averages, optimise, loss, setup.path, randomness)
@@ -136,7 +137,7 @@ def build_vae_step(
     vae: Autoencoder,
     *,
     resolution: int,
-    features: Features | None,
+    perceptual: Perceptual | None,
     precision: Precision,
     device: torch.device,
     compile: bool,  # noqa: A002
@@ -144,6 +145,7 @@ def build_vae_step(
     """The step that trains an autoencoder and its discriminator, or only the latter."""
     assert isinstance(setup.method, VaeOnly), setup.method
     trained, loop = setup.method.train_autoencoder, setup.loop
+    _check_trainable(vae, trained)
     discriminator = build_discriminator(setup, vae.image_channels)
     if discriminator is None and not trained:
         raise UserError(
@@ -164,8 +166,16 @@ def build_vae_step(
         optimise_discriminator = _optimiser(
             discriminator, setup.optimisers.discriminator, precision, loop.accumulate, loop.steps
         )
-    loss = AutoencoderLoss(setup.losses, features).to(device)
+    loss = AutoencoderLoss(setup.losses, perceptual).to(device)
     return VaeStep(vae, average, discriminator, optimise, optimise_discriminator, loss, setup.seed, shape)
+
+
+def _check_trainable(vae: Autoencoder, trained: bool) -> None:
+    if trained and not vae.trainable:
+        raise UserError(
+            "this autoencoder is used frozen and cannot be trained; train a denoiser on it with method.kind 'repa', "
+            "or choose another vae"
+        )
 
 
 def _optimiser(module: nn.Module, config: AdamWConfig, precision: Precision, accumulate: int, steps: int) -> Optimiser:

@@ -10,7 +10,7 @@ from repae.config import Config
 from repae.flow.path import AnyPath, LinearPath
 from repae.flow.time import AnyTime, UniformTime
 from repae.losses.autoencoder import AutoencoderLossConfig
-from repae.models.autoencoders import KLConfig, TinyConfig
+from repae.models.autoencoders import DiffusersConfig, KLConfig, TinyConfig
 from repae.models.discriminator import PatchGANConfig
 from repae.models.sit import SiTConfig
 from repae.runtime.ema import EmaConfig
@@ -18,7 +18,7 @@ from repae.runtime.optimise import AdamWConfig
 from repae.train.loop import LoopConfig
 from repae.train.methods import Method, RepaE
 
-Vae = Annotated[KLConfig | TinyConfig, Field(discriminator="kind")]
+Vae = Annotated[KLConfig | TinyConfig | DiffusersConfig, Field(discriminator="kind")]
 
 
 class GeneratorConfig(Config):
@@ -52,23 +52,39 @@ class GeneratorConfig(Config):
 
 
 class DiscriminatorConfig(Config):
-    """Architecture of the PatchGAN; its input channels follow from the data."""
+    """Architecture of the PatchGAN; its input channels follow from the data.
+
+    Attributes:
+        ndf: filters of the first layer.
+        n_layers: strided layers.
+        norm: batch norm over all processes, or ActNorm.
+        weights: what it starts from: a run that trained one, safetensors, or the reference's ``.pt``; none is random.
+    """
 
     ndf: int = Field(default=64, ge=1)
     n_layers: int = Field(default=3, ge=1)
     norm: Literal["batch", "act"] = "batch"
+    weights: str | None = Field(default=None, min_length=1)
 
     def patch_gan(self, in_channels: int) -> PatchGANConfig:
         """The full configuration of the discriminator for images of so many channels."""
-        return PatchGANConfig(in_channels=in_channels, **self.model_dump())
+        return PatchGANConfig(in_channels=in_channels, **self.model_dump(exclude={"weights"}))
 
 
 class LatentNormConfig(Config):
-    """The latent normaliser: ``live`` tracks the latents, ``fixed`` keeps its first statistics.
+    """The latent normaliser: nothing else scales or shifts latents.
 
     On a frozen autoencoder (``repa``) there is nothing to track, and the statistics are always fixed.
+
+    Attributes:
+        statistics: the first ones, of the run's own latents (``data``), or those that the autoencoder's authors
+            published (``published``: a diffusers autoencoder's scale and shift, means and deviations, or batch norm).
+        tracking: ``live`` tracks the latents, ``fixed`` keeps the first statistics.
+        eps: added to the variance.
+        momentum: weight of a batch in the running statistics.
     """
 
+    statistics: Literal["data", "published"] = "data"
     tracking: Literal["live", "fixed"] = "live"
     eps: float = Field(default=1e-4, gt=0)
     momentum: float = Field(default=0.1, gt=0, le=1)

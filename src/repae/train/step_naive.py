@@ -61,7 +61,7 @@ class NaiveStep:
             x_t, velocity = self.path.sample(x, draw.noise, draw.time)
             predicted, projected = denoiser(x_t, draw.time, batch.labels, draw.dropped_labels)
         with frozen(m.discriminator) as judge:
-            vae_terms = self.loss.generator(images, latent.reconstruction, latent.mean, latent.logvar, judge, step)
+            vae_terms = self.loss.generator(images, latent, judge, step)
         align = alignment_loss(projected, targets) if targets else x.new_zeros(())
         vae_terms.add("vae_align_loss", align, self.method.vae_align_proj_coeff)
         vae_terms.add("vae_denoising_loss", flow_matching_loss(predicted, velocity).mean())

@@ -58,7 +58,7 @@ class RepaEStep:
             x_t, _ = self.path.sample(normalise(latent.z), draw.noise, draw.time)
             projected = denoiser.project(x_t, draw.time, batch.labels)
         with frozen(m.discriminator) as judge:
-            vae_terms = self.loss.generator(images, latent.reconstruction, latent.mean, latent.logvar, judge, step)
+            vae_terms = self.loss.generator(images, latent, judge, step)
         vae_terms.add("vae_align_loss", alignment_loss(projected, targets), self.method.vae_align_proj_coeff)
         vae_loss = vae_terms.total
         grad_norm_vae = self.optimise.vae(vae_loss)

@@ -42,13 +42,13 @@ class VaeStep:
         return self.update(batch, share.of(noise), step)
 
     def update(self, batch: Batch, posterior_noise: torch.Tensor, step: int) -> Metrics:
-        """Reconstruction + perceptual + KL + GAN for the autoencoder, then the hinge for the discriminator."""
+        """Reconstruction + perceptual + latent + GAN for the autoencoder, then the hinge for the discriminator."""
         images = to_symmetric(batch.images)
         metrics: Metrics = {}
         with torch.set_grad_enabled(self.optimise is not None):
             latent = self.vae(images, posterior_noise)
         with frozen(self.discriminator) as judge:
-            terms = self.loss.generator(images, latent.reconstruction, latent.mean, latent.logvar, judge, step)
+            terms = self.loss.generator(images, latent, judge, step)
         vae_loss = terms.total
         if self.optimise is not None:
             grad_norm = self.optimise(vae_loss)

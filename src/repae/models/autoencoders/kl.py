@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from repae.config import Config, UserError, suggest
-from repae.models.autoencoders.base import Autoencoder
+from repae.models.autoencoders.base import VariationalAutoencoder
 
 _GROUPS = 32
 
@@ -77,7 +77,7 @@ class KLConfig(Config):
         return KLAutoencoder(self, image_channels)
 
 
-class KLAutoencoder(Autoencoder):
+class KLAutoencoder(VariationalAutoencoder):
     """diffusers' `AutoencoderKL`, which is ``model``, behind the project's interface."""
 
     def __init__(self, config: KLConfig, image_channels: int = 3) -> None:

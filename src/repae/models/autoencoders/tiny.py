@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from repae.config import Config
-from repae.models.autoencoders.base import Autoencoder
+from repae.models.autoencoders.base import VariationalAutoencoder
 
 _GROUPS = 8
 
@@ -36,7 +36,7 @@ class TinyConfig(Config):
         return TinyAutoencoder(self, image_channels)
 
 
-class TinyAutoencoder(Autoencoder):
+class TinyAutoencoder(VariationalAutoencoder):
     """Residual blocks at a half and a quarter of the resolution; nothing is computed at full resolution but the ends.
 
     The encoder begins with a pixel-unshuffle. The decoder ends with an interpolation, not with a pixel-shuffle: four

@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from repae.config import UserError
+
 
 class Teacher(nn.Module, ABC):
     """A frozen network whose patch tokens are what the denoiser's tokens are aligned to (REPA, arXiv 2410.06940).
@@ -33,6 +35,17 @@ class Teacher(nn.Module, ABC):
     @abstractmethod
     def forward(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
         """Patch tokens in float32, row by row from the top left corner, without a graph."""
+
+    def features(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b _ _ _"]]:
+        """Feature maps of images in [-1, 1], differentiable in the images: what a perceptual distance compares.
+
+        Raises:
+            UserError: this teacher has none.
+        """
+        raise UserError(
+            f"teacher {self.name} has no feature maps to compare images in; choose another first teacher, or "
+            "perceptual.kind 'lpips'"
+        )
 
     def train(self, mode: bool = True) -> Teacher:
         """Stays in eval mode whatever ``mode`` says: batch statistics or dropout would make targets that move."""

@@ -115,13 +115,24 @@ class TimmTeacher(Teacher):
                 f"teacher {self.name} takes square images with 1 or 3 channels, these are "
                 f"{channels} x {height} x {width} (channels, height, width)"
             )
-        pixels = images.float().expand(-1, 3, -1, -1) / 255
-        size = self.input_size(height)
-        if size != height:
-            pixels = F.interpolate(pixels, (size, size), mode=self.interpolation, align_corners=False, antialias=True)
-            # Bicubic overshoots at edges; eight-bit images, from which these models learnt, cannot.
-            pixels = pixels.clamp(0, 1)
-        return (pixels - self.mean) / self.std
+        # Bicubic overshoots at edges; eight-bit images, from which these models learnt, cannot.
+        return (self._resized(images.float().expand(-1, 3, -1, -1) / 255).clamp(0, 1) - self.mean) / self.std
+
+    def features(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b d m n"]]:
+        """The patch tokens as one map, of images in [-1, 1]; differentiable in the images.
+
+        Unlike what `forward` sees, pixels beyond the range are not cut off: they are what has to learn.
+        """
+        grid = self._grid(images.shape[-1])
+        pixels = self._resized((images.expand(-1, 3, -1, -1) + 1) / 2)
+        tokens = self.network.forward_features((pixels - self.mean) / self.std)[:, self._prefix :]  # type: ignore[operator]
+        return [tokens.transpose(1, 2).unflatten(2, (grid, grid))]
+
+    def _resized(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 s s"]:
+        size = self.input_size(pixels.shape[-1])
+        if size == pixels.shape[-1]:
+            return pixels
+        return F.interpolate(pixels, (size, size), mode=self.interpolation, align_corners=False, antialias=True)
 
     def _grid(self, resolution: int) -> int:
         if self.config.grid is not None:

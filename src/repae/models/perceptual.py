@@ -1,0 +1,175 @@
+"""The pretrained networks in whose features images are compared: VGG16 as LPIPS has it, and ConvNeXt-S.
+
+They see images in [-1, 1], 1 or 3 channels, convert them by themselves and once, and stay frozen and in eval mode.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from repae.config import UserError
+from repae.models.weight_files import check_coverage, read_weights
+
+VGG_NAME = "vgg16.tv_in1k"
+CONVNEXT_NAME = "convnext_small.fb_in1k"
+"""timm's names on the hub. VGG16's weights there are torchvision's, which LPIPS was made with."""
+
+_WIDTHS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+_SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
+_CONVNEXT_SIDE = 224
+
+
+class Judge(nn.Module):
+    """A frozen network in eval mode, whatever mode is asked for. ``bf16`` halves its memory and costs digits."""
+
+    def __init__(self, *, bf16: bool) -> None:
+        super().__init__()
+        self.bf16 = bf16
+
+    def train(self, mode: bool = True) -> Judge:
+        """Stays in eval mode."""
+        return super().train(False)
+
+    def _precision(self, images: Tensor) -> AbstractContextManager[Any]:
+        if not self.bf16:
+            return nullcontext()
+        # No cache of cast weights: the pass without a graph would leave one without gradients to the pass with one.
+        return torch.autocast(images.device.type, torch.bfloat16, cache_enabled=False)
+
+
+class Lpips(Judge):
+    """VGG16 up to relu5_3 and the weights of its channels (LPIPS v0.1, arXiv 1801.03924).
+
+    Args:
+        vgg: a file in torchvision's or timm's names; None takes `VGG_NAME` from the hub or its cache.
+        linear: LPIPS's own weights (``vgg.pth``); None takes those that the package lpips brings, the very file that
+            the reference downloads.
+        bf16: compute the features in bfloat16.
+        load: False leaves initial weights and reads nothing, for sizes only.
+
+    Raises:
+        UserError: weights that cannot be had or do not fit to the last key.
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(
+        self, vgg: Path | None = None, linear: Path | None = None, *, bf16: bool = False, load: bool = True
+    ) -> None:
+        super().__init__(bf16=bf16)
+        layers: list[nn.Module] = []
+        channels = 3
+        for stage in _WIDTHS:
+            for width in stage:
+                layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
+                channels = width
+            layers.append(nn.MaxPool2d(2))
+        # Nobody reads the last pooling; without it the numbers of the layers are still torchvision's.
+        self.layers = nn.ModuleList(layers[:-1])
+        self.linear = nn.ParameterList(torch.ones(stage[-1]) for stage in _WIDTHS)
+        self.register_buffer("shift", torch.tensor(_SHIFT).view(-1, 1, 1), persistent=False)
+        self.register_buffer("scale", torch.tensor(_SCALE).view(-1, 1, 1), persistent=False)
+        if load:
+            self._load_vgg(vgg)
+            self._load_linear(linear or bundled_linear())
+        self.requires_grad_(False).eval()
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b _ _ _"]]:
+        """relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3 of images in [-1, 1], whose sides are 16 pixels or more."""
+        maps: list[Tensor] = []
+        with self._precision(images):
+            x = (images.expand(-1, 3, -1, -1) - self.shift) / self.scale
+            for layer in self.layers:
+                if isinstance(layer, nn.MaxPool2d):
+                    maps.append(x)
+                x = layer(x)
+        return [*maps, x]
+
+    def _load_vgg(self, path: Path | None) -> None:
+        what = "VGG16 of LPIPS"
+        state = _from_hub(VGG_NAME, "perceptual.vgg") if path is None else read_weights(path, what)
+        prefix = "features."
+        state = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        check_coverage(self.layers.state_dict(), state, path or Path(VGG_NAME), what)
+        self.layers.load_state_dict(state)
+
+    def _load_linear(self, path: Path) -> None:
+        what = "linear layers of LPIPS"
+        names = [f"lin{layer}.model.1.weight" for layer in range(len(self.linear))]
+        own = {name: weights[None, :, None, None] for name, weights in zip(names, self.linear)}
+        state = read_weights(path, what)
+        check_coverage(own, state, path, what)
+        self.linear.load_state_dict({str(layer): state[name].flatten() for layer, name in enumerate(names)})
+
+
+class ConvNextLogits(Judge):
+    """A ConvNeXt's logits of images resized to 224 pixels (arXiv 2201.03545), as MaskGIT-like tokenizers compare them.
+
+    Args:
+        weights: a local file of timm's model; None takes it from the hub or its cache.
+        name: the model, with its tag.
+        bf16: compute in bfloat16.
+        load: False leaves initial weights and reads nothing.
+
+    Raises:
+        UserError: weights that cannot be had or do not fit to the last key.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, weights: Path | None = None, name: str = CONVNEXT_NAME, *, bf16: bool = False, load: bool = True
+    ) -> None:
+        super().__init__(bf16=bf16)
+        import timm
+
+        self.network = timm.create_model(name, pretrained=False)
+        facts: Any = self.network.pretrained_cfg
+        self.register_buffer("mean", torch.tensor(facts["mean"]).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(facts["std"]).view(-1, 1, 1), persistent=False)
+        if load:
+            state = _from_hub(name, "perceptual.convnext") if weights is None else read_weights(weights, name)
+            check_coverage(self.network.state_dict(), state, weights or Path(name), name)
+            self.network.load_state_dict(state)
+        self.requires_grad_(False).eval()
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b classes"]:
+        """Logits of images in [-1, 1]."""
+        with self._precision(images):
+            pixels = (images.expand(-1, 3, -1, -1) + 1) / 2
+            if pixels.shape[-2:] != (_CONVNEXT_SIDE, _CONVNEXT_SIDE):
+                size = (_CONVNEXT_SIDE, _CONVNEXT_SIDE)
+                pixels = F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=True)
+            return self.network((pixels - self.mean) / self.std)
+
+
+def bundled_linear() -> Path:
+    """LPIPS's linear layers for VGG16, version 0.1, inside the package lpips."""
+    found = find_spec("lpips")
+    assert found is not None and found.submodule_search_locations, "the package lpips is a dependency"
+    return Path(found.submodule_search_locations[0]) / "weights" / "v0.1" / "vgg.pth"
+
+
+def _from_hub(name: str, field: str) -> dict[str, Tensor]:
+    from timm.models import get_pretrained_cfg, load_state_dict_from_hf
+
+    facts = get_pretrained_cfg(name)
+    assert facts is not None and facts.hf_hub_id, name
+    try:
+        return dict(load_state_dict_from_hf(facts.hf_hub_id, weights_only=True))
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"the weights of {name} cannot be had from the hub ({reason}); without a connection, fetch "
+            f"{facts.hf_hub_id}'s model.safetensors elsewhere and give {field} FILE"
+        ) from error
