@@ -49,17 +49,12 @@ FALLING = Cosine(warmup_steps=50, final=0.05)
 
 def digits() -> list[Recipe]:
     """The digits in every method and with a codebook, and ``folder``."""
-    methods = _digits()
-    quantised = methods[0].replace(
-        name="digits-vq",
-        about="REPA-E on the digits with a codebook of 256 vectors in place of the KL: diffusers' VQModel.",
-        vae=SMALL_VQ,
-    )
-    return [*methods, quantised, _folder()]
+    joint = _joint()
+    return [joint, *_methods(joint), *_autoencoders_alone(joint), _folder()]
 
 
-def _digits() -> list[Recipe]:
-    joint = Recipe(
+def _joint() -> Recipe:
+    return Recipe(
         name="digits",
         about=(
             "REPA-E on 1,797 scanned digits, in minutes on two cores: tiny VAE, small SiT, a teacher trained without "
@@ -84,8 +79,10 @@ def _digits() -> list[Recipe]:
         runtime=RuntimeConfig(precision="fp32"),
         preview=PreviewConfig(every=250),
     )
+
+
+def _methods(joint: Recipe) -> list[Recipe]:
     return [
-        joint,
         joint.replace(
             name="digits-repa", about="REPA on the digits: the denoiser alone, aligned, on the frozen warmed-up VAE.",
             method=Repa(),
@@ -110,6 +107,15 @@ def _digits() -> list[Recipe]:
             perceptual=TeacherPerceptual(),
             losses=PIXELS_AND_KL.replace(perceptual_weight=1.0, discriminator_weight=0.1),
         ),
+        joint.replace(
+            name="digits-vq", vae=SMALL_VQ,
+            about="REPA-E on the digits with a codebook of 256 vectors in place of the KL: diffusers' VQModel.",
+        ),
+    ]  # fmt: skip
+
+
+def _autoencoders_alone(joint: Recipe) -> list[Recipe]:
+    return [
         joint.replace(
             name="digits-vae", about="The tiny VAE alone on the digits, from scratch.",
             method=VaeOnly(), teachers=(), start=FromScratch(),
