@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from processes import child_environment
+
+from repae.config import UserError
+from repae.flow import Autoguidance, DormandPrince, Euler, EulerMaruyama, LinearPath
+from repae.runtime.precision import Precision
+from repae.sample import Npz, Turn, draw, generate, missing_batches
+from repae.sample.beside import AHEAD, at_once, beside
+
+ALONE = (Turn(0, 1), Turn(0, 1))
+FP32 = Precision("fp32", torch.device("cpu"))
+
+
+@given(
+    st.integers(1, 60),
+    st.integers(1, 20),
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.lists(st.tuples(st.integers(0, 59), st.integers(1, 9)), max_size=4),
+)
+def test_all_that_is_missing_is_drawn_once(total, size, machines, processes, there):
+    """By any number of machines and processes, whatever is there: batches are those of the undivided list."""
+    present = [range(start, min(start + length, total)) for start, length in there if start < total]
+    turns = [(Turn(m, machines), Turn(p, processes)) for m in range(machines) for p in range(processes)]
+    drawn = [batch for turn in turns for batch in missing_batches(total, present, size, turn)]
+    whole = missing_batches(total, [], size, ALONE)
+    assert [number for batch in whole for number in batch] == list(range(total))
+    assert sorted(drawn, key=lambda batch: batch.start) == missing_batches(total, present, size, ALONE)
+    assert all(batch in whole for batch in drawn)
+    known = {number for numbers in present for number in numbers}
+    assert {number for batch in drawn for number in batch} | known >= set(range(total))
+    assert all(not known.issuperset(batch) for batch in drawn)
+
+
+class Source:
+    latent_shape = (3, 4, 4)
+    null_label = None
+
+    def __init__(self, gain=1.0):
+        self.gain = gain
+
+    def velocity(self, x, t, y):
+        return self.gain * x * t[:, None, None, None] + y[:, None, None, None] / 10
+
+    def decode(self, x):
+        return (x * 40 + 128).clamp(0, 255).to(torch.uint8)
+
+
+LABELS = torch.arange(20) % 10
+
+
+@pytest.mark.parametrize("sampler", [EulerMaruyama(steps=4), DormandPrince()], ids=lambda sampler: sampler.kind)
+def test_the_list_is_that_of_generate(sampler, tmp_path):
+    """Drawn in three batches by a process beside, killed or not: the same images, counted as the network saw them."""
+    output, rest = Npz(tmp_path, 20), {"sampler": sampler, "path": LinearPath(), "precision": FP32, "seed": 5}
+    drawn = draw(Source(), LABELS, [range(8), range(16, 20), range(8, 16)], output, **rest)
+    output.finish(LABELS.numpy())
+    expected = generate(Source(), LABELS, **rest)
+    assert np.array_equal(np.load(output.place)["arr_0"], expected.permute(0, 2, 3, 1))
+    assert drawn.images == 20 and drawn.seconds > 0
+    assert drawn.evaluations == 20 * (sampler.evaluations or 0) or sampler.evaluations is None
+
+
+def test_autoguidance_needs_both_networks(tmp_path):
+    """v = weak + 2 (v - weak) is the velocity of twice the gain less the weaker's, and both evaluations are counted."""
+    rest = {"sampler": Euler(steps=3), "path": LinearPath(), "precision": FP32}
+    output, guidance = Npz(tmp_path, 20), Autoguidance(scale=2.0)
+    drawn = draw(Source(0.8), LABELS, [range(20)], output, guidance=guidance, weak=Source(0.6), **rest)
+    expected = generate(Source(1.0), LABELS, **rest)
+    found = torch.from_numpy(output.take(20)).permute(0, 3, 1, 2)
+    assert int((found.int() - expected.int()).abs().max()) <= 1
+    assert drawn.evaluations == 20 * 3 * 2
+
+
+def test_a_full_disk_is_said_in_words(tmp_path):
+    """Not a traceback from a process beside."""
+    (tmp_path / "shards").write_text("in the way")
+    with pytest.raises(UserError, match=r"could not be written.*again to go on"):
+        draw(Source(), LABELS, [range(20)], Npz(tmp_path, 20), sampler=Euler(), path=LinearPath(), precision=FP32)
+
+
+WRITE = "import os, time; time.sleep(0.05); print({word}, end=' ', file=open({path!r}, 'a'))"
+
+
+def test_calls_run_beside_in_order_and_errors_come_back(tmp_path):
+    """One process, not this one; the caller goes on meanwhile but never more than a few calls ahead."""
+    path = tmp_path / "words"
+    with beside() as submit:
+        submit(exec, WRITE.format(word="os.getpid()", path=str(path)))
+        for count, word in enumerate("abcdef", 2):
+            submit(exec, WRITE.format(word=repr(word), path=str(path)))
+            written = path.read_text().split() if path.exists() else []
+            assert count - len(written) <= AHEAD
+    pid, *words = path.read_text().split()
+    assert words == list("abcdef") and int(pid) != os.getpid()
+    with pytest.raises(OSError, match="No space left"), beside() as submit:
+        submit(exec, "raise OSError(28, 'No space left on device')")
+    with at_once() as submit:
+        submit(exec, WRITE.format(word="os.getpid()", path=str(path)))
+    assert path.read_text().split()[-1] == str(os.getpid())
+
+
+def test_a_process_beside_that_dies_is_named(tmp_path):
+    """The kernel may end it where memory is scarce."""
+    with pytest.raises(UserError, match=r"process that writes beside.*again to go on"), beside() as submit:
+        submit(exec, "import os; os._exit(9)")
+
+
+ORPHAN = """
+import os, signal, sys, time
+from repae.sample.beside import beside
+if __name__ == "__main__":
+    with beside() as submit:
+        submit(exec, "import os; print(os.getpid(), flush=True); os.dup2(2, 1)")
+        submit(time.sleep, 60)
+        sys.stdin.read(1)
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for a process in /proc")
+def test_the_process_beside_ends_with_a_killed_parent(tmp_path):
+    """SIGKILL leaves no orphan that holds memory and a folder."""
+    script = tmp_path / "parent.py"
+    script.write_text(ORPHAN)
+    parent = subprocess.Popen(
+        [sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=child_environment(), text=True
+    )
+    pid = int(parent.stdout.readline())
+    assert Path(f"/proc/{pid}").is_dir()
+    parent.communicate("x")
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{pid}").is_dir() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not Path(f"/proc/{pid}").is_dir()
