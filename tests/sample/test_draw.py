@@ -1,23 +1,15 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import time
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import child_environment
 
 from repae.config import UserError
 from repae.flow import Autoguidance, DormandPrince, Euler, EulerMaruyama, LinearPath
 from repae.runtime.precision import Precision
 from repae.sample import Npz, Turn, draw, generate, missing_batches
-from repae.sample.beside import AHEAD, at_once, beside
 
 ALONE = (Turn(0, 1), Turn(0, 1))
 FP32 = Precision("fp32", torch.device("cpu"))
@@ -62,10 +54,11 @@ LABELS = torch.arange(20) % 10
 
 
 @pytest.mark.parametrize("sampler", [EulerMaruyama(steps=4), DormandPrince()], ids=lambda sampler: sampler.kind)
-def test_the_list_is_that_of_generate(sampler, tmp_path):
-    """Drawn in three batches by a process beside, killed or not: the same images, counted as the network saw them."""
+@pytest.mark.parametrize("batches", [[range(8), range(16, 20), range(8, 16)], [range(20)]], ids=["beside", "at once"])
+def test_the_list_is_that_of_generate(sampler, batches, tmp_path):
+    """In one batch, or in several written by a process beside: the same images, counted as the network saw them."""
     output, rest = Npz(tmp_path, 20), {"sampler": sampler, "path": LinearPath(), "precision": FP32, "seed": 5}
-    drawn = draw(Source(), LABELS, [range(8), range(16, 20), range(8, 16)], output, **rest)
+    drawn = draw(Source(), LABELS, batches, output, **rest)
     output.finish(LABELS.numpy())
     expected = generate(Source(), LABELS, **rest)
     assert np.array_equal(np.load(output.place)["arr_0"], expected.permute(0, 2, 3, 1))
@@ -89,60 +82,3 @@ def test_a_full_disk_is_said_in_words(tmp_path):
     (tmp_path / "shards").write_text("in the way")
     with pytest.raises(UserError, match=r"could not be written.*again to go on"):
         draw(Source(), LABELS, [range(20)], Npz(tmp_path, 20), sampler=Euler(), path=LinearPath(), precision=FP32)
-
-
-WRITE = "import os, time; time.sleep(0.05); print({word}, end=' ', file=open({path!r}, 'a'))"
-
-
-def test_calls_run_beside_in_order_and_errors_come_back(tmp_path):
-    """One process, not this one; the caller goes on meanwhile but never more than a few calls ahead."""
-    path = tmp_path / "words"
-    with beside() as submit:
-        submit(exec, WRITE.format(word="os.getpid()", path=str(path)))
-        for count, word in enumerate("abcdef", 2):
-            submit(exec, WRITE.format(word=repr(word), path=str(path)))
-            written = path.read_text().split() if path.exists() else []
-            assert count - len(written) <= AHEAD
-    pid, *words = path.read_text().split()
-    assert words == list("abcdef") and int(pid) != os.getpid()
-    with pytest.raises(OSError, match="No space left"), beside() as submit:
-        submit(exec, "raise OSError(28, 'No space left on device')")
-    with at_once() as submit:
-        submit(exec, WRITE.format(word="os.getpid()", path=str(path)))
-    assert path.read_text().split()[-1] == str(os.getpid())
-
-
-def test_a_process_beside_that_dies_is_named(tmp_path):
-    """The kernel may end it where memory is scarce."""
-    with pytest.raises(UserError, match=r"process that writes beside.*again to go on"), beside() as submit:
-        submit(exec, "import os; os._exit(9)")
-
-
-ORPHAN = """
-import os, signal, sys, time
-from repae.sample.beside import beside
-if __name__ == "__main__":
-    with beside() as submit:
-        submit(exec, "import os; print(os.getpid(), flush=True); os.dup2(2, 1)")
-        submit(time.sleep, 60)
-        sys.stdin.read(1)
-        os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for a process in /proc")
-def test_the_process_beside_ends_with_a_killed_parent(tmp_path):
-    """SIGKILL leaves no orphan that holds memory and a folder."""
-    script = tmp_path / "parent.py"
-    script.write_text(ORPHAN)
-    parent = subprocess.Popen(
-        [sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=child_environment(), text=True
-    )
-    pid = int(parent.stdout.readline())
-    assert Path(f"/proc/{pid}").is_dir()
-    parent.communicate("x")
-    deadline = time.monotonic() + 10
-    while Path(f"/proc/{pid}").is_dir() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not Path(f"/proc/{pid}").is_dir()

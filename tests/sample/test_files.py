@@ -12,6 +12,10 @@ from repae.sample.files import save_npz
 FORMATS = [Npz, Pngs, Shards]
 
 
+def now(function, *arguments):
+    function(*arguments)
+
+
 def _images(count, channels=3, size=8):
     return np.random.default_rng(0).integers(0, 256, (count, channels, size, size), np.uint8)
 
@@ -23,7 +27,7 @@ def _numbers(output):
 def _written(form, folder, images, cuts):
     output = form(folder, len(images))
     for start, stop in zip([0, *cuts], [*cuts, len(images)]):
-        output.write(start, images[start:stop])
+        output.write(start, images[start:stop], now)
     return output
 
 
@@ -34,7 +38,7 @@ def test_batches_in_any_order_are_the_list(form, channels, tmp_path):
     images, output = _images(10, channels), form(tmp_path, 10)
     assert output.present() == []
     for start, stop in ((6, 10), (0, 3), (3, 6)):
-        output.write(start, images[start:stop])
+        output.write(start, images[start:stop], now)
         assert set(range(start, stop)) <= set(_numbers(output))
     assert _numbers(output) == list(range(10))
     assert np.array_equal(output.take(5), images[:5].transpose(0, 2, 3, 1))
@@ -61,7 +65,7 @@ def test_shards_of_several_batch_sizes_overlap_without_harm(tmp_path):
     images = _images(12)
     output = Npz(tmp_path, 12)
     for start, stop in ((0, 4), (4, 8), (5, 10), (0, 5), (10, 12)):
-        output.write(start, images[start:stop])
+        output.write(start, images[start:stop], now)
     output.finish(np.zeros(12, np.int64))
     assert np.array_equal(np.load(output.place)["arr_0"], images.transpose(0, 2, 3, 1))
 

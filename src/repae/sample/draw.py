@@ -13,8 +13,8 @@ from torch import Tensor
 
 from repae.config import UserError
 from repae.flow import Autoguidance, Guidance, Path, Sampler
+from repae.runtime.beside import at_once, beside
 from repae.runtime.precision import Precision
-from repae.sample.beside import at_once, beside
 from repae.sample.files import Output
 from repae.sample.generate import Source, generate
 from repae.track import ProgressBar
@@ -128,7 +128,7 @@ def draw(
                     counted, labels[numbers.start : numbers.stop], sampler=sampler, path=path, precision=precision,
                     guidance=guidance, weak=weaker, seed=seed, batch_size=len(numbers), first=numbers.start,
                 )  # fmt: skip
-                submit(output.write, numbers.start, images.numpy())
+                output.write(numbers.start, images.numpy(), submit)
                 done += len(numbers)
                 if progress is not None:
                     seconds = time.monotonic() - began

@@ -8,42 +8,21 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import shutil
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from jaxtyping import Int64, UInt8
 from PIL import Image
 from typing_extensions import override
 
+from repae.runtime.beside import Submit
+from repae.runtime.files import whole, write_array, write_pngs
+
 PNG_END = b"IEND\xaeB`\x82"
-PNG_COMPRESSION = 1
-"""zlib's quickest: a few per cent larger than the default and several times faster."""
-
-
-@contextmanager
-def whole(path: Path, flush: bool = True) -> Iterator[IO[bytes]]:
-    """A file to write into, which takes the name `path` once it is complete and on the disk, or never exists.
-
-    Without `flush` only a process may be killed, not the machine: for files whose end is looked at.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            if flush:
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def save_npz(
@@ -66,10 +45,7 @@ def save_npz(
 
 
 class Output(ABC):
-    """Where `total` images of one request go, below `folder`.
-
-    `write` is called in a process beside; everything else where the images are drawn.
-    """
+    """Where `total` images of one request go, below `folder`."""
 
     def __init__(self, folder: Path, total: int) -> None:
         self.folder, self.total = folder, total
@@ -84,8 +60,8 @@ class Output(ABC):
         """The numbers of the images that are there, whole."""
 
     @abstractmethod
-    def write(self, first: int, images: UInt8[np.ndarray, "b c h w"]) -> None:
-        """Write a batch whose first image has the number `first`."""
+    def write(self, first: int, images: UInt8[np.ndarray, "b c h w"], submit: Submit) -> None:
+        """Let a batch be written whose first image has the number `first`."""
 
     @abstractmethod
     def take(self, count: int) -> UInt8[np.ndarray, "n h w c"]:
@@ -116,9 +92,8 @@ class Shards(Output):
         return [numbers for numbers, _ in self._files()]
 
     @override
-    def write(self, first: int, images: UInt8[np.ndarray, "b c h w"]) -> None:
-        with whole(self._shards / f"{first:07d}-{first + len(images) - 1:07d}.npy") as file:
-            np.save(file, np.ascontiguousarray(images.transpose(0, 2, 3, 1)))
+    def write(self, first: int, images: UInt8[np.ndarray, "b c h w"], submit: Submit) -> None:
+        submit(write_array, self._shards / f"{first:07d}-{first + len(images) - 1:07d}.npy", images)
 
     @override
     def take(self, count: int) -> UInt8[np.ndarray, "n h w c"]:
@@ -197,12 +172,8 @@ class Pngs(Output):
         return [range(number, number + 1) for number in sorted(numbers)]
 
     @override
-    def write(self, first: int, images: UInt8[np.ndarray, "b c h w"]) -> None:
-        for number, image in enumerate(images.transpose(0, 2, 3, 1), first):
-            with whole(self._name(number), flush=False) as file:
-                Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(
-                    file, "PNG", compress_level=PNG_COMPRESSION
-                )
+    def write(self, first: int, images: UInt8[np.ndarray, "b c h w"], submit: Submit) -> None:
+        submit(write_pngs, [self._name(first + place) for place in range(len(images))], images)
 
     @override
     def take(self, count: int) -> UInt8[np.ndarray, "n h w c"]:
