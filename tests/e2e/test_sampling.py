@@ -81,18 +81,31 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return runs / "tiny"
 
 
+def command(run: Path, out: Path, batch: int) -> list[str]:
+    """`repae sample`, and a folder for the noise."""
+    (out.parent / "noise").mkdir(exist_ok=True, parents=True)
+    return ["sample", str(run), *words({**DRAW, "batch-size": batch, "out": out})]
+
+
+def here(run: Path, out: Path, batch: int, capsys: pytest.CaptureFixture[str]) -> str:
+    """It in this process; what it says."""
+    argv, module = command(run, out, batch), importlib.import_module("repae.sample.generate")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("image_noise", "step_noise"):
+            patch.setattr(module, name, getattr(module, name))  # to be put back
+        watch(str(out.parent / "noise"))
+        capsys.readouterr()
+        assert main(argv) == 0
+    return capsys.readouterr().out
+
+
 def start(run: Path, out: Path, batch: int, kill_at: int | None = None, **environment: str) -> subprocess.Popen[str]:
-    """`repae sample` in a process of its own."""
-    out.parent.mkdir(exist_ok=True, parents=True)
-    noise = out.parent / "noise"
-    noise.mkdir(exist_ok=True)
-    program = (
-        f"from __future__ import annotations\n{IMPORTS}{inspect.getsource(watch)}watch({str(noise)!r}, {kill_at})\n"
-    )
-    program += "from repae.cli import main\nsys.exit(main())"
-    options = words({**DRAW, "batch-size": batch, "out": out})
+    """It in a process of its own."""
+    argv = command(run, out, batch)
+    program = f"from __future__ import annotations\n{IMPORTS}{inspect.getsource(watch)}"
+    program += f"watch({str(out.parent / 'noise')!r}, {kill_at})\nfrom repae.cli import main\nsys.exit(main())"
     return subprocess.Popen(
-        [sys.executable, "-c", program, "sample", str(run), *options],
+        [sys.executable, "-c", program, *argv],
         env=child_environment(**environment),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -112,11 +125,11 @@ def drawn(out: Path) -> tuple[np.ndarray, list[int], list[str]]:
         return file["arr_0"], file["labels"].tolist(), sorted(path.name for path in (out.parent / "noise").iterdir())
 
 
-def test_the_same_images_however_they_are_drawn(run: Path, tmp_path: Path) -> None:
+def test_the_same_images_however_they_are_drawn(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Noise and labels bit for bit, pixels within a level, and bit for bit where the batches are the same."""
     whole, sevens, two, killed = (tmp_path / name / "out" for name in ("whole", "sevens", "two", "killed"))
-    assert "64 images in " in finish(start(run, whole, 64))
-    finish(start(run, sevens, 7))
+    assert "64 images in " in here(run, whole, 64, capsys)
+    here(run, sevens, 7, capsys)
     launch = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     pair = [start(run, two, 7, RANK=str(rank), LOCAL_RANK=str(rank), **launch) for rank in range(2)]
     first, second = (finish(process) for process in pair)
@@ -125,8 +138,8 @@ def test_the_same_images_however_they_are_drawn(run: Path, tmp_path: Path) -> No
     finish(start(run, killed, 7, kill_at=20), status=-signal.SIGKILL)
     before = {path.name for path in (killed / "shards").glob("[0-9]*.npy")}
     assert before and before <= {"0000000-0000006.npy", "0000007-0000013.npy"}
-    said = finish(start(run, killed, 7))
-    assert f"{64 - 7 * len(before)} images in " in said
+    assert f"{64 - 7 * len(before)} images in " in here(run, killed, 7, capsys)
+    assert "all 64 images were there" in here(run, killed, 7, capsys)
 
     images, labels, noise = drawn(whole)
     assert images.shape == (64, 32, 32, 1) and images.std() > 1 and len(set(labels)) > 5

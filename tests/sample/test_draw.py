@@ -8,31 +8,35 @@ from hypothesis import strategies as st
 
 from repae.config import UserError
 from repae.flow import Autoguidance, DormandPrince, Euler, EulerMaruyama, LinearPath
+from repae.runtime.distributed import World
 from repae.runtime.precision import Precision
-from repae.sample import Npz, Turn, draw, generate, missing_batches
+from repae.sample import Npz, draw, generate, missing_batches
 
-ALONE = (Turn(0, 1), Turn(0, 1))
+ALONE = World(0, 1, 0)
 FP32 = Precision("fp32", torch.device("cpu"))
 
 
 @given(
-    st.integers(1, 60),
+    st.integers(0, 20),
+    st.integers(0, 60),
     st.integers(1, 20),
     st.integers(1, 3),
-    st.integers(1, 3),
-    st.lists(st.tuples(st.integers(0, 59), st.integers(1, 9)), max_size=4),
+    st.lists(st.tuples(st.integers(0, 79), st.integers(1, 9)), max_size=4),
 )
-def test_all_that_is_missing_is_drawn_once(total, size, machines, processes, there):
-    """By any number of machines and processes, whatever is there: batches are those of the undivided list."""
-    present = [range(start, min(start + length, total)) for start, length in there if start < total]
-    turns = [(Turn(m, machines), Turn(p, processes)) for m in range(machines) for p in range(processes)]
-    drawn = [batch for turn in turns for batch in missing_batches(total, present, size, turn)]
-    whole = missing_batches(total, [], size, ALONE)
-    assert [number for batch in whole for number in batch] == list(range(total))
-    assert sorted(drawn, key=lambda batch: batch.start) == missing_batches(total, present, size, ALONE)
+def test_all_that_is_missing_is_drawn_once(first, count, size, processes, there):
+    """By any number of processes, whatever is there: batches are those of the undivided list."""
+    numbers, present = range(first, first + count), [range(start, start + length) for start, length in there]
+    drawn = [
+        batch
+        for rank in range(processes)
+        for batch in missing_batches(numbers, present, size, World(rank, processes, rank))
+    ]
+    whole = missing_batches(numbers, [], size, ALONE)
+    assert [number for batch in whole for number in batch] == list(numbers)
+    assert sorted(drawn, key=lambda batch: batch.start) == missing_batches(numbers, present, size, ALONE)
     assert all(batch in whole for batch in drawn)
-    known = {number for numbers in present for number in numbers}
-    assert {number for batch in drawn for number in batch} | known >= set(range(total))
+    known = {number for found in present for number in found}
+    assert {number for batch in drawn for number in batch} | known >= set(numbers)
     assert all(not known.issuperset(batch) for batch in drawn)
 
 

@@ -28,7 +28,6 @@ from repae.sample import (
     Output,
     Pngs,
     Shards,
-    Turn,
     balanced_labels,
     draw,
     grid,
@@ -229,9 +228,10 @@ def _claim(out: Path, what: dict[str, Any], folder: Path, place: Place) -> None:
 
 def _draw(run: Run, weak: Run | None, labels: Tensor, output: Output, settings: SampleSettings, place: Place) -> Drawn:
     """Draws this process's batches; what all processes drew together."""
-    machine, process = Turn(*settings.share), Turn(world().rank, world().size)
-    size = min(settings.batch_size, -(-len(labels) // (machine.size * process.size)))
-    batches = missing_batches(len(labels), output.present(), size, (machine, process))
+    part, parts = settings.share
+    numbers = range(len(labels) * part // parts, len(labels) * (part + 1) // parts)
+    size = min(settings.batch_size, max(1, -(-len(numbers) // world().size)))
+    batches = missing_batches(numbers, output.present(), size, world())
     barrier()  # All have looked before anyone writes.
     began = time.monotonic()
     for each in (run, weak) if batches and weak is not None else (run,) if batches else ():

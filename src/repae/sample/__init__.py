@@ -1,6 +1,6 @@
 """Drawing images: noise to pixels, which labels, long lists by many processes, grids and files."""
 
-from repae.sample.draw import Drawn, Turn, draw, missing_batches
+from repae.sample.draw import Drawn, draw, missing_batches
 from repae.sample.files import Npz, Output, Pngs, Shards
 from repae.sample.generate import Source, generate, generate_batches, image_noise, step_noise
 from repae.sample.labels import balanced_labels, grid_labels, labels_like, random_labels
@@ -13,7 +13,6 @@ __all__ = [
     "Pngs",
     "Shards",
     "Source",
-    "Turn",
     "balanced_labels",
     "draw",
     "generate",

@@ -14,17 +14,11 @@ from torch import Tensor
 from repae.config import UserError
 from repae.flow import Autoguidance, Guidance, Path, Sampler
 from repae.runtime.beside import at_once, beside
+from repae.runtime.distributed import World
 from repae.runtime.precision import Precision
 from repae.sample.files import Output
 from repae.sample.generate import Source, generate
 from repae.track import ProgressBar
-
-
-class Turn(NamedTuple):
-    """One of `size` who draw the same list in turn, the one that begins with batch `rank`."""
-
-    rank: int
-    size: int
 
 
 class Drawn(NamedTuple):
@@ -62,26 +56,23 @@ class Counted:
         return self.source.decode(x)
 
 
-def missing_batches(total: int, present: Sequence[range], batch_size: int, turns: Sequence[Turn]) -> list[range]:
+def missing_batches(numbers: range, present: Sequence[range], batch_size: int, world: World) -> list[range]:
     """The batches that one process has to draw, in order.
 
-    Image i belongs to batch i // `batch_size`, whoever draws it and whatever is there already; a batch of which any
-    image is missing is drawn whole. Hence which images are drawn together depends on nothing but the size of a batch.
+    The images of `numbers` form batches of `batch_size`, whoever draws them and whatever is there already, and a batch
+    of which any image is missing is drawn whole. Hence which images are drawn together depends on nothing else.
 
     Args:
-        total: images in the whole list.
+        numbers: of the images that these processes have to see to.
         present: the numbers of images that are there.
         batch_size: images in a batch; the last may have fewer.
-        turns: by whom: first among machines that do not know each other, each of which has its batches once and for
-            all, then among its processes, who divide what is missing of them.
+        world: this process among those who divide what is missing.
     """
-    there = np.zeros(total, bool)
-    for numbers in present:
-        there[numbers.start : numbers.stop] = True
-    batches = [range(start, min(start + batch_size, total)) for start in range(0, total, batch_size)]
-    machine, process = turns
-    mine = [batch for batch in batches[machine.rank :: machine.size] if not there[batch.start : batch.stop].all()]
-    return mine[process.rank :: process.size]
+    there = np.zeros(numbers.stop, bool)
+    for found in present:
+        there[found.start : found.stop] = True
+    batches = (numbers[start : start + batch_size] for start in range(0, len(numbers), batch_size))
+    return [batch for batch in batches if not there[batch.start : batch.stop].all()][world.rank :: world.size]
 
 
 def draw(

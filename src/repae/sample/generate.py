@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from repae.config import UserError
 from repae.flow import UNGUIDED, Autoguidance, Guidance, Network, Path, Sampler, VelocityField, autoguide, guide
 from repae.runtime.precision import Precision
-from repae.runtime.seeds import generator
+from repae.runtime.seeds import seed_of
 
 CPU = torch.device("cpu")
 
@@ -129,9 +129,17 @@ def _sent(noise: Tensor, device: torch.device) -> Tensor:
 
 def image_noise(seed: int, numbers: range, shape: tuple[int, ...]) -> Float[Tensor, "b *shape"]:
     """The standard normal noise that images of these numbers start from, float32 on the CPU."""
-    return torch.stack([torch.randn(shape, generator=generator(CPU, seed, "image", i)) for i in numbers])
+    return _normal([(seed, "image", number) for number in numbers], shape)
 
 
 def step_noise(seed: int, numbers: range, step: int, shape: tuple[int, ...]) -> Float[Tensor, "b *shape"]:
     """The standard normal noise of one step of a stochastic sampler, float32 on the CPU."""
-    return torch.stack([torch.randn(shape, generator=generator(CPU, seed, "image", i, step)) for i in numbers])
+    return _normal([(seed, "image", number, step) for number in numbers], shape)
+
+
+def _normal(keys: Sequence[tuple[int | str, ...]], shape: tuple[int, ...]) -> Float[Tensor, "b *shape"]:
+    """A row for each key, what `torch.randn` gives with `generator(CPU, *key)`, by one generator seeded anew."""
+    rows, source = torch.empty(len(keys), *shape), torch.Generator(CPU)
+    for row, key in zip(rows, keys):
+        row.normal_(generator=source.manual_seed(seed_of(*key)))
+    return rows
