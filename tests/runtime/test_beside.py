@@ -44,8 +44,8 @@ import os, signal, sys, time
 from repae.runtime.beside import beside
 if __name__ == "__main__":
     with beside() as submit:
-        submit(exec, "import os; print(os.getpid(), flush=True); os.dup2(2, 1)")
-        submit(time.sleep, 60)
+        submit(exec, "import os; print(os.getpid(), file=open('pid.part', 'w')); os.rename('pid.part', 'pid')")
+        submit(time.sleep, 1)
         sys.stdin.read(1)
         os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -58,9 +58,11 @@ def test_the_process_beside_ends_with_a_killed_parent(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(ORPHAN)
     parent = subprocess.Popen(
-        [sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=child_environment(), text=True
+        [sys.executable, script], stdin=subprocess.PIPE, env=child_environment(), text=True, cwd=tmp_path
     )
-    pid = int(parent.stdout.readline())
+    while not (tmp_path / "pid").exists():
+        time.sleep(0.02)
+    pid = int((tmp_path / "pid").read_text())
     assert Path(f"/proc/{pid}").is_dir()
     parent.communicate("x")
     deadline = time.monotonic() + 10
