@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from repae.cli import main
+from repae.cli import Words, main
 from repae.config import UserError, fields
 from repae.flow import UNGUIDED, EulerMaruyama, Guidance, Heun
 from repae.recipes.drawing import chosen_labels, digest, folder_name, identity, sample
@@ -283,3 +285,34 @@ def test_autoguidance_by_an_earlier_checkpoint(run: Path, tmp_path: Path) -> Non
     assert main([*scratch, "--runs", str(tmp_path)]) == 0
     with pytest.raises(UserError, match="latents mean different"):
         sample(run, other.replace(**{"guidance.run": str(tmp_path / "other"), "out": str(tmp_path / "no")}))
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "sampling.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^(?:torchrun .*-m )?(repae sample .*)$", PAGE, flags=re.MULTILINE)
+
+
+def test_the_page_shows_commands() -> None:
+    """Else the next test would hold of nothing."""
+    assert len(COMMANDS) >= 14 and all(name in PAGE and about in PAGE for name, about in PRESETS.items())
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_the_documented_commands_work(
+    run: Path, tmp_path: Path, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every one of them, on a tiny run with few images and steps."""
+    here = Words.read(shlex.split(line)[2:], ())
+    assert here.alone == ["runs/digits"]
+    for name in ("digits", "small"):
+        shutil.copytree(run, tmp_path / "runs" / name)
+    options = here.options | {"progress": "false"}
+    options |= {"num": "8"} if "50000" in line or "preset" in line else {}
+    options |= {"guidance.step": "1"} if "guidance.step" in options else {}
+    options |= {"per-class": "1"} if not {"num", "per-class"} & options.keys() else {}
+    options |= {"sampler.steps": "2"} if options.get("sampler.kind") != "dopri5" else {}
+    monkeypatch.chdir(tmp_path)
+    assert main(["sample", "runs/digits", *words(options)]) == 0
+    said = capsys.readouterr().out
+    assert " images/s, " in said and said.splitlines()[-1].startswith("done: runs/digits/samples/step3-ema-")
+    if "--part" not in line:
+        assert Path(said.splitlines()[-1].removeprefix("done: "), "grid.png").is_file()
