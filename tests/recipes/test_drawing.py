@@ -168,6 +168,7 @@ def test_without_a_folder_each_setting_has_its_own(
         assert json.loads((folder / "manifest.json").read_text())["run"] == str(copy)
 
 
+@pytest.mark.slow
 def test_parts_of_machines_that_do_not_know_each_other(run: Path, tmp_path: Path) -> None:
     """Each draws its share, in batches of its own size; the last finds all of it, and it is what one would draw."""
     settings = sample_settings(run, {**{k: str(v) for k, v in QUICK.items()}, "num": "10"})
@@ -296,6 +297,7 @@ def test_the_page_shows_commands() -> None:
     assert len(COMMANDS) >= 14 and all(name in PAGE and about in PAGE for name, about in PRESETS.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", COMMANDS)
 def test_the_documented_commands_work(
     run: Path, tmp_path: Path, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

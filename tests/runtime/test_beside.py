@@ -12,6 +12,8 @@ from processes import child_environment
 from repae.config import UserError
 from repae.runtime.beside import AHEAD, at_once, beside
 
+pytestmark = pytest.mark.slow
+
 WRITE = "import os, time; time.sleep(0.05); print({word}, end=' ', file=open({path!r}, 'a'))"
 
 
@@ -51,7 +53,6 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for a process in /proc")
 def test_the_process_beside_ends_with_a_killed_parent(tmp_path):
     """SIGKILL leaves no orphan that holds memory and a folder."""

@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor
-from typing_extensions import Self
 
 from repae.config import Config, UserError
 from repae.flow.path import batch_times
@@ -38,7 +37,7 @@ class _OnInterval(Config):
     high: float = Field(1.0, ge=0, le=1)
 
     @model_validator(mode="after")
-    def _ordered(self) -> Self:
+    def _ordered(self) -> _OnInterval:
         if self.low > self.high:
             raise ValueError(f"low is {self.low} and high is {self.high}; low must not exceed high")
         return self
