@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 
@@ -23,6 +24,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     torch.manual_seed(0)
+    logging.getLogger("repae").handlers.clear()  # a handler keeps the standard error that it was made with
     dtype = torch.get_default_dtype()
     yield
     torch.set_default_dtype(dtype)

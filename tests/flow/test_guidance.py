@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from repae.config import UserError
-from repae.flow import Guidance, guide
+from repae.flow import Autoguidance, Guidance, autoguide, guide
 
 
 class Recorder:
@@ -99,3 +99,51 @@ def test_impossible_settings_are_refused(fields: dict[str, float]) -> None:
     """Protects: a scale below 1 or an empty interval would be ignored in silence."""
     with pytest.raises(UserError):
         Guidance(**fields)
+
+
+@pytest.mark.parametrize(("t", "guided"), [(0.1999, False), (0.2, True), (0.7, True), (0.7001, False)])
+def test_autoguidance_leads_away_from_the_weaker_network(t: float, guided: bool) -> None:
+    """Protects: v_weak + s (v - v_weak) with the labels in both, inside the interval; the strong one alone outside."""
+    strong, weak, x, labels = Recorder(10), Recorder(7), batch(), torch.tensor([3, 6])
+    v = autoguide(strong, weak, labels, Autoguidance(scale=1.8, low=0.2, high=0.7))(x, t, t)
+    times = torch.full((2,), t, dtype=torch.float64)
+    expected, below = strong(x, times, labels), weak(x, times, labels)
+    torch.testing.assert_close(v, below + 1.8 * (expected - below) if guided else expected)
+    assert [len(network.calls) for network in (strong, weak)] == [2, 2 if guided else 1]
+    assert all(call[2].tolist() == [3, 6] for network in (strong, weak) for call in network.calls)
+
+
+def test_a_network_guided_by_itself_is_itself() -> None:
+    """Protects: at any scale there is nothing to lead away from; and scale 1 leaves the weaker one alone."""
+    x, labels = batch(), torch.tensor([3, 7])
+    alone = Recorder(10)(x, torch.full((2,), 0.5, dtype=torch.float64), labels)
+    torch.testing.assert_close(autoguide(Recorder(10), Recorder(10), labels, Autoguidance(scale=3))(x, 0.5, 0.5), alone)
+    weak = Recorder(7)
+    assert torch.equal(autoguide(Recorder(10), weak, labels, Autoguidance())(x, 0.5, 0.5), alone) and not weak.calls
+
+
+def test_every_image_may_have_a_time_of_its_own() -> None:
+    """Protects: the network gets the images' own times, twice where the batch is doubled."""
+    network, x, t = Recorder(10), batch(), torch.tensor([0.25, 0.75], dtype=torch.float64)
+    guide(network, torch.tensor([3, 7]), 10, Guidance(scale=2))(x, t, 0.5)
+    assert network.calls[0][1].tolist() == [0.25, 0.75, 0.25, 0.75]
+
+
+@pytest.mark.parametrize(
+    ("guidance", "breaks"),
+    [
+        (Guidance(scale=2, low=0.2, high=0.7), (0.7, 0.2)),
+        (Guidance(scale=2), ()),
+        (Guidance(scale=1, low=0.2), ()),
+        (Autoguidance(scale=2, high=0.7), (0.7,)),
+    ],
+    ids=str,
+)
+def test_where_the_guided_velocity_jumps(guidance: Guidance, breaks: tuple[float, ...]) -> None:
+    """Protects: an adaptive solver is told the ends of the interval, the later first, and no others."""
+    assert guidance.breaks == breaks
+
+
+def test_configurations_of_before_are_read() -> None:
+    """Protects: a saved recipe whose guidance names no kind is one with classifier-free guidance."""
+    assert Guidance.model_validate({"scale": 2.0, "low": 0.0, "high": 0.5}) == Guidance(scale=2, high=0.5)

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from repae.config import UserError
-from repae.sample import grid, pairs, png, write_npz, write_png
+from repae.sample import grid, pairs, png, write_png
 
 
 def _images(n=5, c=1, size=32):
@@ -61,17 +61,6 @@ def test_png_files_hold_the_picture(tmp_path, channels):
     assert read.mode == ("L" if channels == 1 else "RGB")
     assert np.array_equal(np.asarray(read).reshape(sheet.shape), sheet)
     assert Image.open(io.BytesIO(png(sheet))).size == (sheet.shape[1], sheet.shape[0])
-
-
-def test_npz_files_are_what_evaluation_suites_read(tmp_path):
-    """arr_0 is [N, H, W, C] uint8 with labels beside it, and no temporary file is left."""
-    images, labels = _images(3, 3), torch.tensor([2, 0, 1])
-    write_npz(tmp_path / "out" / "samples.npz", images, labels)
-    with np.load(tmp_path / "out" / "samples.npz") as file:
-        assert sorted(file.files) == ["arr_0", "labels"]
-        assert file["arr_0"].dtype == np.uint8 and file["arr_0"].shape == (3, 32, 32, 3)
-        assert np.array_equal(file["arr_0"][1], images[1].permute(1, 2, 0)) and file["labels"].tolist() == [2, 0, 1]
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["samples.npz"]
 
 
 @pytest.mark.parametrize("images", [_images(0), _images(2, 4)])

@@ -1,5 +1,6 @@
 """Flow matching between data (t = 0) and noise (t = 1): paths, times, conversions, guidance, samplers."""
 
+from repae.flow.adaptive import dormand_prince
 from repae.flow.convert import (
     data_to_velocity,
     noise_to_velocity,
@@ -8,10 +9,11 @@ from repae.flow.convert import (
     velocity_to_noise,
     velocity_to_score,
 )
-from repae.flow.guidance import Guidance, Network, VelocityField, guide
+from repae.flow.guidance import UNGUIDED, Autoguidance, Guidance, Network, VelocityField, autoguide, guide
 from repae.flow.path import AnyPath, CosinePath, LinearPath, Path, PathSample
 from repae.flow.samplers import (
     AnySampler,
+    DormandPrince,
     Euler,
     EulerMaruyama,
     Heun,
@@ -24,10 +26,13 @@ from repae.flow.samplers import (
 from repae.flow.time import AnyTime, LogNormalTime, Time, UniformTime
 
 __all__ = [
+    "UNGUIDED",
     "AnyPath",
     "AnySampler",
     "AnyTime",
+    "Autoguidance",
     "CosinePath",
+    "DormandPrince",
     "Euler",
     "EulerMaruyama",
     "Guidance",
@@ -42,7 +47,9 @@ __all__ = [
     "Time",
     "UniformTime",
     "VelocityField",
+    "autoguide",
     "data_to_velocity",
+    "dormand_prince",
     "euler",
     "euler_maruyama",
     "guide",

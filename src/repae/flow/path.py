@@ -27,8 +27,10 @@ def along_batch(values: Float[Tensor, " b"], like: Float[Tensor, "b *rest"]) -> 
     return values.to(like.dtype).view(-1, *[1] * (like.ndim - 1))
 
 
-def batch_times(t: float, like: Float[Tensor, "b *rest"]) -> Float[Tensor, " b"]:
-    """The time t for every sample of `like`, in its dtype and on its device."""
+def batch_times(t: float | Float[Tensor, " b"], like: Float[Tensor, "b *rest"]) -> Float[Tensor, " b"]:
+    """The time t for every sample of `like`, or each one's own, in its dtype and on its device."""
+    if isinstance(t, Tensor):
+        return t.to(like)
     return torch.full((len(like),), t, dtype=like.dtype, device=like.device)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Annotated, Literal
 
@@ -20,6 +20,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from repae.config import Config, UserError
+from repae.flow.adaptive import dormand_prince
 from repae.flow.convert import velocity_to_data, velocity_to_score
 from repae.flow.guidance import VelocityField, widest
 from repae.flow.path import Path, batch_times
@@ -152,17 +153,26 @@ class Sampler(Config, ABC):
 
     @property
     @abstractmethod
-    def evaluations(self) -> int:
-        """How often one run calls the velocity field. Guidance doubles the batch of a call, not their number."""
+    def evaluations(self) -> int | None:
+        """How often one run calls the velocity field; None if the images decide.
+
+        Guidance doubles the batch of a call, not their number.
+        """
 
     @abstractmethod
     def run(
-        self, velocity: VelocityField, x: Float[Tensor, "b *rest"], noise: Noise, path: Path
+        self,
+        velocity: VelocityField,
+        x: Float[Tensor, "b *rest"],
+        noise: Noise,
+        path: Path,
+        breaks: Sequence[float] = (),
     ) -> Float[Tensor, "b *rest"]:
         """Integrate from the initial noise `x` to data of the same shape and dtype.
 
         `noise` and `path`, the one the network was trained on, are what a stochastic sampler needs; the ODE needs
-        neither.
+        neither. `breaks`, where the field jumps (`Guidance.breaks`), is what an adaptive one needs; equal steps are
+        taken wherever the field jumps.
         """
 
     def _state(self) -> torch.dtype:
@@ -182,7 +192,12 @@ class Euler(Sampler):
 
     @override
     def run(
-        self, velocity: VelocityField, x: Float[Tensor, "b *rest"], noise: Noise, path: Path
+        self,
+        velocity: VelocityField,
+        x: Float[Tensor, "b *rest"],
+        noise: Noise,
+        path: Path,
+        breaks: Sequence[float] = (),
     ) -> Float[Tensor, "b *rest"]:
         return euler(velocity, x, self.steps, self._state()).to(x.dtype)
 
@@ -201,7 +216,12 @@ class Heun(Sampler):
 
     @override
     def run(
-        self, velocity: VelocityField, x: Float[Tensor, "b *rest"], noise: Noise, path: Path
+        self,
+        velocity: VelocityField,
+        x: Float[Tensor, "b *rest"],
+        noise: Noise,
+        path: Path,
+        breaks: Sequence[float] = (),
     ) -> Float[Tensor, "b *rest"]:
         return heun(velocity, x, self.steps, self._state(), self.guide_by_end).to(x.dtype)
 
@@ -220,10 +240,46 @@ class EulerMaruyama(Sampler):
 
     @override
     def run(
-        self, velocity: VelocityField, x: Float[Tensor, "b *rest"], noise: Noise, path: Path
+        self,
+        velocity: VelocityField,
+        x: Float[Tensor, "b *rest"],
+        noise: Noise,
+        path: Path,
+        breaks: Sequence[float] = (),
     ) -> Float[Tensor, "b *rest"]:
         return euler_maruyama(velocity, x, self.steps, path, noise, self.last, self._state()).to(x.dtype)
 
 
-AnySampler = Annotated[Euler | Heun | EulerMaruyama, Field(discriminator="kind")]
+class DormandPrince(Sampler):
+    """The adaptive method of orders 5 and 4 for the probability-flow ODE, each image with its own steps.
+
+    See `dormand_prince`. The tolerances are SiT's; `max_steps` ends a hopeless search.
+    """
+
+    kind: Literal["dopri5"] = "dopri5"
+    rtol: float = Field(1e-3, gt=0)
+    atol: float = Field(1e-6, gt=0)
+    max_steps: int = Field(1000, ge=1)
+
+    @property
+    @override
+    def evaluations(self) -> None:
+        return None
+
+    @override
+    def run(
+        self,
+        velocity: VelocityField,
+        x: Float[Tensor, "b *rest"],
+        noise: Noise,
+        path: Path,
+        breaks: Sequence[float] = (),
+    ) -> Float[Tensor, "b *rest"]:
+        end = dormand_prince(
+            velocity, x, self.rtol, self.atol, breaks=breaks, state=self._state(), max_steps=self.max_steps
+        )
+        return end.to(x.dtype)
+
+
+AnySampler = Annotated[Euler | Heun | EulerMaruyama | DormandPrince, Field(discriminator="kind")]
 """The samplers a recipe can name, told apart by `kind`."""

@@ -33,20 +33,28 @@ def check_same_run(recipe: Recipe, folder: Path) -> None:
     """
     path = folder / "recipe.yaml"
     if path.exists():
-        before, now = _flat(Recipe.from_yaml(path).model_dump(mode="json")), _flat(recipe.model_dump(mode="json"))
+        before, now = Recipe.from_yaml(path).model_dump(mode="json"), recipe.model_dump(mode="json")
         free = FREE if schedules_depend_on_steps(recipe) else (*FREE, "loop.steps")
-        differing = [
-            f"{name} was {before.get(name)!r}, is now {now.get(name)!r}"
-            for name in sorted(before.keys() | now.keys())
-            if before.get(name) != now.get(name) and not name.startswith(free)
-        ]
-        if differing:
+        if differing := differences(before, now, free):
             raise UserError(
-                f"{folder} holds a run of another recipe: {'; '.join(differing[:5])}"
-                f"{f'; and {len(differing) - 5} more' if len(differing) > 5 else ''}. "
+                f"{folder} holds a run of another recipe: {differing}. "
                 "Give this run another --name, or remove that folder, or restore the fields to go on with it"
             )
     write_atomic(path, recipe.to_yaml())
+
+
+def differences(before: Any, now: Any, free: tuple[str, ...] = ()) -> str:
+    """What differs between two trees of plain values, by dotted name, the first five in words; nothing if nothing does.
+
+    Names that begin with one of ``free`` may differ.
+    """
+    before, now = _flat(before), _flat(now)
+    found = [
+        f"{name} was {before.get(name)!r}, is now {now.get(name)!r}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name) and not name.startswith(free)
+    ]
+    return "; ".join(found[:5]) + (f"; and {len(found) - 5} more" if len(found) > 5 else "")
 
 
 def schedules_depend_on_steps(recipe: Recipe) -> bool:

@@ -68,22 +68,27 @@ class Run:
         )
 
 
-def load(folder: str | Path, bundle: str | None = None, *, device: str | torch.device = "cpu") -> Run:
+def load(
+    folder: str | Path, bundle: str | None = None, *, step: int | None = None, device: str | torch.device = "cpu"
+) -> Run:
     """Opens a run.
 
     Args:
         folder: ``runs/NAME``.
         bundle: which weights; the recipe's own choice by default.
+        step: of which checkpoint; the newest by default.
         device: where to.
 
     Raises:
-        UserError: no run there, no checkpoint yet, a run without a denoiser, or an unknown bundle.
+        UserError: no run there, no checkpoint yet or none of that step, a run without a denoiser, or an unknown bundle.
     """
     folder = Path(folder)
-    store, newest = _newest(folder)
-    saved = store.describe(newest)
+    store, checkpoint = _newest(folder)
+    if step is not None:
+        checkpoint = store.at(step)
+    saved = store.describe(checkpoint)
     meta = saved.meta
-    recipe = check(Recipe, meta["recipe"], str(newest))
+    recipe = check(Recipe, meta["recipe"], str(checkpoint))
     if isinstance(recipe.method, VaeOnly):
         raise UserError(f"{folder} trained an autoencoder only; it has no denoiser to sample from")
     name = recipe.bundle if bundle is None else bundle
@@ -95,7 +100,7 @@ def load(folder: str | Path, bundle: str | None = None, *, device: str | torch.d
     denoiser = Denoiser(sit, meta["z_dims"], recipe.sit.encoder_depth, recipe.sit.projector_dim)
     norm = LatentNorm(vae.latent_channels, eps=recipe.latent_norm.eps, momentum=recipe.latent_norm.momentum)
     for part, module in zip(BUNDLES[name], (denoiser, vae, norm), strict=True):
-        state = store.read(newest, part)
+        state = store.read(checkpoint, part)
         module.load_state_dict(state["module"] if part.startswith("ema_") else state)
         module.to(device).eval().requires_grad_(False)
     return Run(folder, recipe, meta, saved.step, Bundle(name, denoiser, vae, norm))

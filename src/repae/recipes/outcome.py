@@ -1,12 +1,10 @@
-"""What is done with a run once it has trained: images, figures, the report, the demonstration."""
+"""What is done with a run once it has trained: figures, the report, the demonstration."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from repae.config import UserError, write_atomic
 from repae.data import Dataset
@@ -15,52 +13,8 @@ from repae.recipes.catalogue import find
 from repae.recipes.load import Run, load
 from repae.recipes.place import Place, occupied
 from repae.recipes.run import train
-from repae.recipes.settings import SampleSettings
 from repae.report import build as build_report
 from repae.runtime.distributed import is_main
-from repae.sample import balanced_labels, generate, grid, grid_labels, write_npz, write_png
-
-
-def sample(folder: Path, settings: SampleSettings) -> Path:
-    """Draws images of a run: ``grid.png``, and ``samples.npz`` with ``arr_0`` ``[N, H, W, C]`` uint8 and ``labels``.
-
-    Returns:
-        The folder they are in, by default ``RUN/samples``.
-
-    Raises:
-        UserError: no run, no checkpoint, an unknown class, or guidance without a null class.
-    """
-    run = load(folder, settings.bundle)
-    with occupied(run.recipe.runtime, folder.parent) as place:
-        run.to(place.device)
-        labels = _labels(settings, run.bundle.num_classes)
-        images = generate(
-            run.bundle,
-            labels,
-            sampler=settings.sampler,
-            guidance=settings.guidance,
-            path=run.recipe.path,
-            precision=place.precision,
-            seed=settings.seed,
-            batch_size=settings.batch_size,
-        )
-        out = Path(settings.out) if settings.out else folder / "samples"
-        if is_main():
-            write_png(out / "grid.png", grid(images, settings.per_class))
-            write_npz(out / "samples.npz", images, labels)
-    return out
-
-
-def _labels(settings: SampleSettings, num_classes: int) -> torch.Tensor:
-    unknown = [label for label in settings.classes or () if label >= num_classes]
-    if unknown:
-        raise UserError(f"classes holds {unknown[0]}; this model has the classes 0 to {num_classes - 1}")
-    if settings.count is not None:
-        places = balanced_labels(settings.count, len(settings.classes or range(num_classes)))
-        return torch.tensor(settings.classes)[places] if settings.classes else places
-    if settings.classes:
-        return torch.tensor(settings.classes).repeat_interleave(settings.per_class)
-    return grid_labels(num_classes, columns=settings.per_class)
 
 
 def evaluate(folder: Path, bundle: str | None = None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -113,6 +113,18 @@ class CheckpointStore:
         found = _checkpoints(self.folder)
         return found[max(found)] if found else None
 
+    def at(self, step: int) -> Path:
+        """The checkpoint of ``step``.
+
+        Raises:
+            UserError: there is none; the text says which there are.
+        """
+        found = _checkpoints(self.folder)
+        if step not in found:
+            there = ", ".join(map(str, sorted(found))) or "none"
+            raise UserError(f"{self.folder} has no checkpoint of step {step}; there are: {there}")
+        return found[step]
+
     def best(self) -> Best | None:
         """The checkpoint marked best, or None where none was or it is gone."""
         try:
@@ -136,6 +148,11 @@ class CheckpointStore:
         if part not in state["parts"]:
             raise UserError(f"checkpoint {path} has no part {part!r}; it has {', '.join(state['parts'])}")
         return _read_part(path, state, part)
+
+    def digest(self, path: str | Path, parts: Iterable[str]) -> str:
+        """SHA-256 of the tensors of some parts, as the checkpoint records it, without reading them."""
+        files = _read_state(Path(path))["files"]
+        return _digest({part: files[part]["sha256"] for part in parts if part in files})
 
     def load(self, path: str | Path, parts: Mapping[str, Stateful], *, partial: bool = False) -> Saved:
         """Give every part its state from the checkpoint at ``path``; nothing is loaded before all of it is verified.

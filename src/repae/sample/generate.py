@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -10,12 +10,11 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from repae.config import UserError
-from repae.flow import Guidance, Path, Sampler, guide
+from repae.flow import UNGUIDED, Autoguidance, Guidance, Network, Path, Sampler, VelocityField, autoguide, guide
 from repae.runtime.precision import Precision
-from repae.runtime.seeds import generator
+from repae.runtime.seeds import seed_of
 
 CPU = torch.device("cpu")
-UNGUIDED = Guidance(scale=1.0, low=0.0, high=1.0)
 
 
 @runtime_checkable
@@ -43,7 +42,8 @@ def generate(
     sampler: Sampler,
     path: Path,
     precision: Precision,
-    guidance: Guidance | None = None,
+    guidance: Guidance | Autoguidance | None = None,
+    weak: Source | None = None,
     seed: int = 0,
     batch_size: int = 256,
     first: int = 0,
@@ -59,7 +59,8 @@ def generate(
         sampler: from noise to data.
         path: the path that the velocity field was trained on.
         precision: of the velocity field; the latents are decoded in float32.
-        guidance: classifier-free guidance; none by default.
+        guidance: classifier-free guidance or autoguidance; none by default.
+        weak: the source whose velocity autoguidance leads away from, on the same device and the same latents.
         seed: of all noise.
         batch_size: images at once; guidance doubles it inside the network.
         first: number of the first image, to draw a long list of images in parts.
@@ -68,8 +69,8 @@ def generate(
         UserError: no labels, a batch size below 1, or guidance without a null class.
     """
     batches = generate_batches(
-        source, labels, sampler=sampler, path=path, precision=precision, guidance=guidance, seed=seed,
-        batch_size=batch_size, first=first,
+        source, labels, sampler=sampler, path=path, precision=precision, guidance=guidance, weak=weak,
+        seed=seed, batch_size=batch_size, first=first,
     )  # fmt: skip
     return torch.cat(list(batches))
 
@@ -81,7 +82,8 @@ def generate_batches(
     sampler: Sampler,
     path: Path,
     precision: Precision,
-    guidance: Guidance | None = None,
+    guidance: Guidance | Autoguidance | None = None,
+    weak: Source | None = None,
     seed: int = 0,
     batch_size: int = 256,
     first: int = 0,
@@ -89,30 +91,55 @@ def generate_batches(
     """The images of `generate` in order, a batch at a time, so that long lists need not fit into memory."""
     if len(labels) == 0 or batch_size < 1:
         raise UserError(f"{len(labels)} labels in batches of {batch_size}: at least 1 of each is needed")
-    device = precision.device
-
-    def network(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
-        with precision.autocast():
-            return source.velocity(x, t, y).float()
-
+    device, guidance = precision.device, guidance or UNGUIDED
     for start in range(0, len(labels), batch_size):
         y = labels[start : start + batch_size].to(device)
         numbers = range(first + start, first + start + len(y))
 
         def noise(step: int, like: Tensor, numbers: range = numbers) -> Tensor:
-            return step_noise(seed, numbers, step, source.latent_shape).to(like.device)
+            return _sent(step_noise(seed, numbers, step, source.latent_shape), like.device)
 
-        x = image_noise(seed, numbers, source.latent_shape).to(device)
-        field = guide(network, y, source.null_label, guidance or UNGUIDED)
+        x = _sent(image_noise(seed, numbers, source.latent_shape), device)
+        field = _field(source, weak, y, guidance, precision)
         with torch.no_grad():
-            yield source.decode(sampler.run(field, x, noise, path)).cpu()
+            yield source.decode(sampler.run(field, x, noise, path, guidance.breaks)).cpu()
+
+
+def _field(
+    source: Source, weak: Source | None, y: Tensor, guidance: Guidance | Autoguidance, precision: Precision
+) -> VelocityField:
+    if isinstance(guidance, Autoguidance):
+        assert weak is not None, "autoguidance needs a weaker source"
+        return autoguide(_network(source, precision), _network(weak, precision), y, guidance)
+    return guide(_network(source, precision), y, source.null_label, guidance)
+
+
+def _network(source: Source, precision: Precision) -> Network:
+    def network(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        with precision.autocast():
+            return source.velocity(x, t, y).float()
+
+    return network
+
+
+def _sent(noise: Tensor, device: torch.device) -> Tensor:
+    """Noise on the device, without waiting until it has computed what was asked of it before."""
+    return noise.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else noise.to(device)
 
 
 def image_noise(seed: int, numbers: range, shape: tuple[int, ...]) -> Float[Tensor, "b *shape"]:
     """The standard normal noise that images of these numbers start from, float32 on the CPU."""
-    return torch.stack([torch.randn(shape, generator=generator(CPU, seed, "image", i)) for i in numbers])
+    return _normal([(seed, "image", number) for number in numbers], shape)
 
 
 def step_noise(seed: int, numbers: range, step: int, shape: tuple[int, ...]) -> Float[Tensor, "b *shape"]:
     """The standard normal noise of one step of a stochastic sampler, float32 on the CPU."""
-    return torch.stack([torch.randn(shape, generator=generator(CPU, seed, "image", i, step)) for i in numbers])
+    return _normal([(seed, "image", number, step) for number in numbers], shape)
+
+
+def _normal(keys: Sequence[tuple[int | str, ...]], shape: tuple[int, ...]) -> Float[Tensor, "b *shape"]:
+    """A row for each key, what `torch.randn` gives with `generator(CPU, *key)`, by one generator seeded anew."""
+    rows, source = torch.empty(len(keys), *shape), torch.Generator(CPU)
+    for row, key in zip(rows, keys):
+        row.normal_(generator=source.manual_seed(seed_of(*key)))
+    return rows

@@ -7,12 +7,22 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from repae.config import UserError
+from repae.runtime.seeds import generator
+
+CPU = torch.device("cpu")
 
 
 def balanced_labels(count: int, num_classes: int) -> Int64[Tensor, " n"]:
-    """`count` labels in ascending order, every class as often as every other, the first ones once more if need be."""
+    """Image i is of class i mod `num_classes`: any first part of the list is balanced too."""
     _positive(count)
-    return torch.arange(count).remainder(num_classes).sort().values
+    return torch.arange(count).remainder(num_classes)
+
+
+def random_labels(count: int, num_classes: int, seed: int) -> Int64[Tensor, " n"]:
+    """Image i is of a class drawn uniformly by (`seed`, i), independent of its noise."""
+    _positive(count)
+    generators = (generator(CPU, seed, "label", i) for i in range(count))
+    return torch.cat([torch.randint(num_classes, (1,), generator=each) for each in generators])
 
 
 def labels_like(labels: Int64[Tensor, " m"], count: int) -> Int64[Tensor, " n"]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import io
-import os
-import secrets
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -71,22 +69,3 @@ def png(picture: UInt8[np.ndarray, "h w c"]) -> bytes:
 def write_png(path: str | Path, picture: UInt8[np.ndarray, "h w c"]) -> None:
     """Write a PNG file whole or not at all; parent folders are made."""
     write_atomic(path, png(picture))
-
-
-def write_npz(path: str | Path, images: UInt8[Tensor, "n c h w"], labels: Int[Tensor, " n"]) -> None:
-    """Write the file that evaluation suites read: `arr_0` `[N, H, W, C]` uint8, and `labels` `[N]` int64 beside it.
-
-    The layout of guided diffusion's (ADM, arXiv 2105.05233) sample files. Whole or not at all; folders are made.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
-    try:
-        # Not through memory: fifty thousand images of 256 px are ten gigabytes.
-        with temporary.open("wb") as file:
-            np.savez(file, arr_0=images.cpu().permute(0, 2, 3, 1).numpy(), labels=labels.cpu().long().numpy())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
