@@ -14,6 +14,7 @@ from repae.config import UserError
 from repae.data import FolderConfig
 from repae.models.discriminator import PatchGAN
 from repae.models.teachers.base import Teacher
+from repae.models.teachers.catalogue import Entry, entry_of
 from repae.models.teachers.embedded import EmbeddedTeacher as EmbeddedNetwork
 from repae.models.teachers.embedded import EmbeddedTeacherConfig
 from repae.models.teachers.targets import NoTargets, OnlineTargets, Targets
@@ -238,20 +239,34 @@ def _missing_teachers(recipe: Recipe) -> Iterator[str]:
                 yield f"teacher: there is no folder {config.folder}; leave {option}.folder out to train one"
         elif config.weights is not None and not Path(config.weights).is_file():
             yield f"teacher {config.name}: there is no file {config.weights}; give {option}.weights FILE"
-        elif config.weights is None and not _in_hub_cache(config.name):
-            yield (
-                f"teacher {config.name}: its weights are not here yet and come from the hub when the run starts; "
-                f"without a connection, fetch its model.safetensors elsewhere and give {option}.weights FILE"
-            )
+        elif config.weights is None:
+            yield from _missing_teacher(entry_of(config.name), option)
 
 
-def _in_hub_cache(name: str) -> bool:
+def _missing_teacher(entry: Entry, option: str) -> Iterator[str]:
+    """What to do about the weights of a teacher that are not on this machine."""
+    if not entry.downloads:
+        yield (
+            f"teacher {entry.name}: its weights are not on the hub; fetch {entry.where} and give {option}.weights FILE"
+        )
+    elif not _is_here(entry.model):
+        where = f" ({entry.where})" if entry.where else ""
+        asks = f"; its authors' files are gated: {entry.terms}" if entry.gated else ""
+        yield (
+            f"teacher {entry.name}: its weights are not here yet and are fetched when the run starts; without a "
+            f"connection, fetch its model.safetensors or .pth elsewhere{where} and give {option}.weights FILE{asks}"
+        )
+
+
+def _is_here(model: str) -> bool:
+    """Whether the weights of a timm model lie in the hub's cache, or in torch's where they come from the authors."""
     from huggingface_hub import try_to_load_from_cache
     from timm.models import get_pretrained_cfg
 
-    known = get_pretrained_cfg(name)
+    known = get_pretrained_cfg(model)
     if known is None or not known.hf_hub_id:
-        return False
+        url = "" if known is None else str(known.url or "")
+        return bool(url) and (Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]).is_file()
     files = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin")
     return any(isinstance(try_to_load_from_cache(known.hf_hub_id, file), str) for file in files)
 

@@ -30,10 +30,10 @@ IMAGENET_CLASSES = 1000
 EPOCHS_80, EPOCHS_20 = 400_000, 100_000
 """Steps of 256 images that are 80 and 20 epochs of ImageNet."""
 
-DINOV2_B = TimmTeacher(name="vit_base_patch14_dinov2.lvd142m")
-DINOV2_L = TimmTeacher(name="vit_large_patch14_dinov2.lvd142m")
-CLIP_L = TimmTeacher(name="vit_large_patch14_clip_224.openai")
-IJEPA_H = TimmTeacher(name="vit_huge_patch14_gap_224.in1k_ijepa")
+DINOV2_B = TimmTeacher(name="dinov2-b")
+DINOV2_L = TimmTeacher(name="dinov2-l")
+CLIP_L = TimmTeacher(name="clip-l")
+IJEPA_H = TimmTeacher(name="ijepa-h")
 
 PAPER = "REPA-E, arXiv 2504.10483v3"
 PROTOCOL = "50,000 images, Euler-Maruyama with 250 steps"

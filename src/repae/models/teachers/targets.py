@@ -13,6 +13,7 @@ from torch import Tensor
 from repae.config import UserError
 from repae.models.teachers.base import Teacher
 from repae.models.teachers.degeneracy import class_means
+from repae.models.teachers.extract import extract_visual_features
 
 
 @runtime_checkable
@@ -63,7 +64,7 @@ class OnlineTargets:
         self, images: UInt8[Tensor, "b c h w"], labels: Int64[Tensor, " b"], indices: Int64[Tensor, " b"]
     ) -> list[Float[Tensor, "b _ _"]]:
         """The teachers' tokens of ``images``."""
-        return [teacher(images) for teacher in self.teachers]
+        return extract_visual_features(self.teachers, images)
 
 
 class _Tables:
