@@ -56,7 +56,7 @@ def _by_name(teachers: Any) -> Any:
     """Names in place of teachers: ``dinov2-b,clip-l``, or a list in which a text stands for the teacher it names."""
     if teachers is None:
         return ()
-    if isinstance(teachers, str):
+    if isinstance(teachers, str) and not set(teachers) & set("[]{}"):
         teachers = [name.strip() for name in teachers.split(",")]
     if not isinstance(teachers, (list, tuple)):
         return teachers
