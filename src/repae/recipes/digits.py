@@ -19,7 +19,7 @@ from repae.runtime.ema import EmaConfig
 from repae.runtime.optimise import AdamWConfig
 from repae.runtime.schedules import Cosine, OneCycle
 from repae.train.loop import LoopConfig
-from repae.train.methods import Naive, Repa, RepaE, VaeOnly
+from repae.train.methods import Naive, Repa, RepaE, SelfTeacherConfig, VaeOnly
 from repae.train.setup import DiscriminatorConfig, GeneratorConfig, OptimisersConfig
 
 NO_PUBLISHED = "none: the digits are no published benchmark; docs/miniature.md has this project's own figures"
@@ -68,6 +68,11 @@ def _digits() -> list[Recipe]:
         joint.replace(
             name="digits-repa", about="REPA on the digits: the denoiser alone, aligned, on the frozen warmed-up VAE.",
             method=Repa(),
+        ),
+        joint.replace(
+            name="digits-sra",
+            about="Self-alignment (SRA) on the frozen warmed-up VAE: the teacher is the denoiser's own average.",
+            method=Repa(self_teacher=SelfTeacherConfig(depth=4)), teachers=(),
         ),
         joint.replace(
             name="digits-sit", about="Plain SiT on the digits: no teacher, on the frozen warmed-up VAE.",

@@ -140,8 +140,9 @@ def plan(recipe: Recipe) -> Plan:
         images=images,
         latent=(vae.latent_channels, side, side),
         tokens=None if denoiser is None else denoiser.sit.config.tokens,
-        teachers=tuple(
-            f"{teacher.name}: {tokens} tokens of {teacher.dim}" for teacher, tokens in zip(teachers, targets.tokens)
+        teachers=(
+            *(f"{teacher.name}: {tokens} tokens of {teacher.dim}" for teacher, tokens in zip(teachers, targets.tokens)),
+            *_self_teacher(recipe),
         ),
         parts=_parts(recipe, players, teachers),
         activations=volume,
@@ -178,6 +179,11 @@ def _players(recipe: Recipe, images: Images, targets: Targets) -> Players:
     judge = models.discriminator
     assert judge is None or isinstance(judge, PatchGAN)
     return Players(models.vae, models.denoiser, judge)
+
+
+def _self_teacher(recipe: Recipe) -> Iterator[str]:
+    if isinstance(recipe.method, Repa) and (own := recipe.method.self_teacher) is not None:
+        yield f"self: the average's own tokens after block {own.depth}, with up to {own.interval:g} less noise"
 
 
 def _teacher(config: EmbeddedTeacher | TimmTeacher, images: Images) -> Teacher:

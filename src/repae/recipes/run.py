@@ -98,7 +98,7 @@ def _step(recipe: Recipe, dataset: Dataset, place: Place) -> tuple[Step, list[di
     models.vae = started_vae(recipe, dataset, place)
     with evaluating(models.vae):
         models.latent_norm.set_statistics(*latent_statistics(models.vae, dataset, place.precision))
-    meta["z_dims"] = list(teachers.targets.dims)
+    meta["z_dims"] = list(models.denoiser.z_dims)
     return build_step(recipe, models, features=features, **build), teachers.figures, meta
 
 

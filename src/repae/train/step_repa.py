@@ -13,6 +13,7 @@ from repae.flow.path import Path
 from repae.models.pixels import to_symmetric
 from repae.runtime.optimise import Optimiser
 from repae.runtime.seeds import Share
+from repae.train.alignment import Alignment
 from repae.train.draw import Draw, Randomness
 from repae.train.methods import Repa
 from repae.train.objectives import denoiser_terms, with_norm
@@ -25,6 +26,7 @@ class RepaStep:
 
     method: Repa
     models: Models
+    alignment: Alignment
     averages: Averages
     optimise: Optimiser
     path: Path
@@ -32,21 +34,23 @@ class RepaStep:
 
     def __call__(self, batch: Batch, step: int, share: Share) -> Metrics:
         """Draws t and every noise anew for this batch, then updates."""
-        return self.update(batch, self.randomness(step, len(batch.images), share, batch.images.device))
+        return self.update(batch, self.randomness(step, len(batch.images), share, batch.images.device), step)
 
-    def update(self, batch: Batch, draw: Draw) -> Metrics:
+    def update(self, batch: Batch, draw: Draw, step: int) -> Metrics:
         """L_DIFF(theta) + proj_coeff L_REPA(theta, omega)."""
         m = self.models
         with torch.no_grad():
             mean, logvar = m.vae.encode(to_symmetric(batch.images))
             x = m.latent_norm(mean + (0.5 * logvar).exp() * draw.posterior_noise)
-        targets = m.targets(batch.images, batch.labels, batch.indices)
-        terms = denoiser_terms(m.denoiser, self.path, x, batch, draw, targets, self.method.proj_coeff)
+        factor = self.alignment.factor(step)
+        targets = self.alignment.of_images(batch, step) + self.alignment.of_latents(x, batch, draw, step)
+        terms = denoiser_terms(m.denoiser, self.path, x, batch, draw, targets, factor * self.method.proj_coeff)
         sit_loss = terms.total
         grad_norm_sit = self.optimise(sit_loss)
         if grad_norm_sit is not None:
             self.averages.update()
         metrics = {"sit_loss": sit_loss.detach(), **terms.log(), **latent_health(m.latent_norm)}
+        metrics["align_factor"] = x.new_full((), factor)
         return with_norm("grad_norm_sit", grad_norm_sit, metrics)
 
     def parts(self) -> Mapping[str, Stateful]:
