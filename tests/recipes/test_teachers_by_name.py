@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from repae.cli import main
+from repae.cli import COMMANDS, Words, main
 from repae.config import UserError
+from repae.models.teachers import extract
 from repae.recipes.catalogue import compose, find
 from repae.recipes.plan import check_sizes
 from repae.recipes.recipe import EmbeddedTeacher, Recipe, TimmTeacher
@@ -66,3 +71,36 @@ def test_the_command_lists_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["teachers", "--help"]) == 0
     assert "gated" in capsys.readouterr().out
     assert main(["teachers", "--verbose", "3"]) == 2
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "teachers.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("line", re.findall(r"^repae .*$", PAGE, flags=re.MULTILINE))
+def test_the_page_s_commands_are_understood(line: str) -> None:
+    """Every command of docs/teachers.md is one, and every training of it a recipe whose networks fit each other."""
+    command, *words = shlex.split(line)[1:]
+    read = Words.read(words, COMMANDS[command].switches)
+    if command == "train":
+        check_sizes(compose(read.only("a recipe"), read.options))
+
+
+def test_the_page_s_recipe_is_one(tmp_path: Path) -> None:
+    """Teachers in full, as a file has them."""
+    (text,) = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"name: mine\n{text}", encoding="utf-8")
+    moco, clip = find(str(path)).teachers
+    assert isinstance(moco, TimmTeacher) and moco.weights and isinstance(clip, TimmTeacher) and clip.final_norm
+
+
+def test_the_page_s_python_does_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two teachers by the reference's names, with the shapes stated; on the meta device, where weights take no room."""
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    unloaded = partial(extract.TimmTeacher, load=False)
+    monkeypatch.setattr(extract, "TimmTeacher", unloaded)
+    names: dict[str, Any] = {}
+    with torch.device("meta"):
+        exec(code.replace("load_teachers(", "load_teachers(device='meta', names="), names)
+    assert names["dino"].shape == (2, 256, 768) and names["clip"].shape == (2, 256, 1024)
+    assert names["dino"].dtype == torch.float32
