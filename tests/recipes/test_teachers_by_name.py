@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 
 from repae.cli import COMMANDS, Words, main
 from repae.config import UserError
 from repae.models.teachers import extract
+from repae.models.teachers.catalogue import entry_of
 from repae.recipes.catalogue import compose, find
 from repae.recipes.plan import check_sizes
 from repae.recipes.recipe import EmbeddedTeacher, Recipe, TimmTeacher
@@ -78,11 +80,12 @@ PAGE = (Path(__file__).parents[2] / "docs" / "teachers.md").read_text(encoding="
 
 @pytest.mark.parametrize("line", re.findall(r"^repae .*$", PAGE, flags=re.MULTILINE))
 def test_the_page_s_commands_are_understood(line: str) -> None:
-    """Every command of docs/teachers.md is one, and every training of it a recipe whose networks fit each other."""
+    """Every command of docs/teachers.md is one, and every training of it a recipe whose teachers exist."""
     command, *words = shlex.split(line)[1:]
     read = Words.read(words, COMMANDS[command].switches)
     if command == "train":
-        check_sizes(compose(read.only("a recipe"), read.options))
+        for teacher in compose(read.only("a recipe"), read.options).teachers:
+            assert not isinstance(teacher, TimmTeacher) or timm.is_model(entry_of(teacher.name).model)
 
 
 def test_the_page_s_recipe_is_one(tmp_path: Path) -> None:

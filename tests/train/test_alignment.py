@@ -82,16 +82,16 @@ def test_the_weight_is_the_coefficient_times_the_factor(method: Any) -> None:
 def test_going_on_is_exact_across_the_end(method: Any) -> None:
     """A checkpoint on either side of the stop step leads to the same weights: nothing of a schedule is saved."""
     whole = step(setup(method=method))
-    for number in range(4):
+    for number in range(3):
         whole(batch(number), number, WHOLE)
-    for stop in (1, 3):
+    for stop in (1, 2):
         first, second = step(setup(method=method)), step(setup(method=method, seed=1))
         for number in range(stop):
             first(batch(number), number, WHOLE)
         second.randomness.seed = 0
         for name, part in second.parts().items():
             part.load_state_dict(first.parts()[name].state_dict())
-        for number in range(stop, 4):
+        for number in range(stop, 3):
             second(batch(number), number, WHOLE)
         assert all(torch.equal(value, state(whole)[name]) for name, value in state(second).items())
 
@@ -136,8 +136,8 @@ def test_every_method_aligns_to_normalised_tokens(method: Any, monkeypatch: pyte
 def test_a_convolutional_projector_fits_every_method(method: Any) -> None:
     """It trains: its loss falls on one batch seen again and again."""
     game = step(setup(method=method, **{"sit.projector": ConvProjectorConfig(), "seed": 2}))
-    losses = [float(game(batch(), 0, WHOLE)["proj_loss"]) for _ in range(12)]
-    assert losses[-1] < losses[0] - 0.05
+    losses = [float(game(batch(), 0, WHOLE)["proj_loss"]) for _ in range(8)]
+    assert losses[-1] < losses[0] - 0.03
 
 
 @pytest.mark.parametrize("aligned", [True, False])

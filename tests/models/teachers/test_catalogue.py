@@ -34,7 +34,6 @@ PUBLISHED = {
 }
 PATCHES = {"s": (16, 1), "b": (16, 1), "l": (14, 1)}  # arXiv 2504.13181, Table 1; the largest has no class token
 PE_GIANT = {"pe-core": (14, 0), "pe-spatial": (14, 0)}
-SMALL = 100_000_000
 
 
 @pytest.mark.parametrize("name", CATALOGUE)
@@ -47,6 +46,7 @@ def test_a_teacher_gives_one_token_per_patch_of_the_sit(name: str) -> None:
     with torch.device("meta"):
         made = TimmTeacher(TimmTeacherConfig(name=name), load=False)
         images = {side: torch.empty(1, 3, side, side, dtype=torch.uint8) for side in (256, 512)}
+    made.network.blocks = made.network.blocks[:1]  # all blocks are alike
     assert made.dim == entry.dim and made.patch == patch and made.network.num_prefix_tokens == prefix
     assert made.final_norm == (name not in ("clip-l", "mae-l"))
     # The pixel levels are buffers, on the meta device here; timm's own record of them is what they are made of.
@@ -57,13 +57,8 @@ def test_a_teacher_gives_one_token_per_patch_of_the_sit(name: str) -> None:
         assert made.input_size(side) == side // 16 * patch
         seen = made.preprocess(batch)
         assert seen.shape == (1, 3, side // 16 * patch, side // 16 * patch)
-        with torch.no_grad():
-            embedded = made.network.patch_embed(seen)
-        assert embedded.shape[1:-1].numel() == tokens(side)
-    (features,) = extract_visual_features([made], images[256])
-    assert features.shape == (1, 256, entry.dim)
-    if sum(parameter.numel() for parameter in made.parameters()) < SMALL:
-        assert made(images[512]).shape == (1, 1024, entry.dim)
+        (features,) = extract_visual_features([made], batch)
+        assert features.shape == (1, tokens(side), entry.dim)
 
 
 def test_the_architectures_that_names_do_not_tell() -> None:
