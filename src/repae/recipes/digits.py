@@ -34,7 +34,8 @@ FALLING = Cosine(warmup_steps=50, final=0.05)
 
 def digits() -> list[Recipe]:
     """The digits in every method, and ``folder``."""
-    return [*_digits(), _folder()]
+    methods = _digits()
+    return [*methods, _self_taught(methods[0]), _folder()]
 
 
 def _digits() -> list[Recipe]:
@@ -70,11 +71,6 @@ def _digits() -> list[Recipe]:
             method=Repa(),
         ),
         joint.replace(
-            name="digits-sra",
-            about="Self-alignment (SRA) on the frozen warmed-up VAE: the teacher is the denoiser's own average.",
-            method=Repa(self_teacher=SelfTeacherConfig(depth=4)), teachers=(),
-        ),
-        joint.replace(
             name="digits-sit", about="Plain SiT on the digits: no teacher, on the frozen warmed-up VAE.",
             method=Repa(proj_coeff=0.0), teachers=(),
         ),
@@ -100,6 +96,15 @@ def _digits() -> list[Recipe]:
             **{"optimisers.vae": AdamWConfig(lr=2e-3, schedule=OneCycle())},
         ),
     ]  # fmt: skip
+
+
+def _self_taught(joint: Recipe) -> Recipe:
+    return joint.replace(
+        name="digits-sra",
+        about="Self-alignment (SRA) on the frozen warmed-up VAE: the teacher is the denoiser's own average.",
+        method=Repa(self_teacher=SelfTeacherConfig(depth=4)),
+        teachers=(),
+    )
 
 
 def _folder() -> Recipe:
