@@ -28,6 +28,7 @@ from repae.models.sit import SiTConfig
 from repae.runtime.ema import EmaConfig
 from repae.runtime.optimise import AdamWConfig, Optimiser
 from repae.runtime.precision import Precision
+from repae.train.alignment import Alignment
 from repae.train.draw import Draw, Randomness
 from repae.train.methods import RepaE
 from repae.train.objectives import Optimisers
@@ -95,9 +96,11 @@ def build(facts: dict[str, Any], before: dict[str, Tensor]) -> RepaEStep:
         lecam_regularization_weight=facts["lecam_weight"],
         lecam_ema_decay=facts["lecam_ema_decay"],
     )
+    method = RepaE(proj_coeff=facts["proj_coeff"], vae_align_proj_coeff=facts["vae_align_proj_coeff"])
     return RepaEStep(
-        RepaE(proj_coeff=facts["proj_coeff"], vae_align_proj_coeff=facts["vae_align_proj_coeff"]),
+        method,
         models,
+        Alignment(method, models.targets, facts["steps"]),
         Averages(models, EmaConfig(decay=facts["ema_decay"], statistics="average")),
         optimise,
         AutoencoderLoss(loss),

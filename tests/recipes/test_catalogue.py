@@ -48,7 +48,7 @@ def test_the_published_joint_runs(name: str) -> None:
     assert (recipe.sit.encoder_depth, recipe.sit.projector_dim, recipe.latent_norm.momentum) == (8, 2048, 0.1)
     assert (recipe.runtime.precision, recipe.bundle, recipe.num_classes) == ("bf16", "reference", 1000)
     assert recipe.perceptual.kind == "lpips"
-    assert [getattr(teacher, "name", None) for teacher in recipe.teachers] == ["vit_base_patch14_dinov2.lvd142m"]
+    assert [getattr(teacher, "name", None) for teacher in recipe.teachers] == ["dinov2-b"]
     assert recipe.evaluation.sampler == EulerMaruyama(steps=250, last="mean")
     assert recipe.replace(**{"runtime.precision": "fp16"}).runtime.precision == "fp16"
 
@@ -79,9 +79,9 @@ def test_the_guide_differs_in_one_weight_and_states_no_target(vae: str) -> None:
         ("no-gan", {"discriminator": None, "losses.discriminator_weight": 0.0}),
         ("depth6", {"sit.encoder_depth": 6}),
         ("depth10", {"sit.encoder_depth": 10}),
-        ("dinov2-l", {"teachers.0.name": "vit_large_patch14_dinov2.lvd142m"}),
-        ("clip-l", {"teachers.0.name": "vit_large_patch14_clip_224.openai"}),
-        ("ijepa-h", {"teachers.0.name": "vit_huge_patch14_gap_224.in1k_ijepa"}),
+        ("dinov2-l", {"teachers.0.name": "dinov2-l"}),
+        ("clip-l", {"teachers.0.name": "clip-l"}),
+        ("ijepa-h", {"teachers.0.name": "ijepa-h"}),
     ],
 )
 def test_an_ablation_differs_in_what_it_names(name: str, changes: dict[str, object]) -> None:

@@ -65,7 +65,7 @@ def test_the_figures_of_the_published_run(alone: Path) -> None:
     assert found.latent == (4, 32, 32)
     trained = counts["denoiser"] + counts["vae"] + counts["discriminator"]
     averaged = counts["denoiser"] + counts["vae"]
-    teacher = counts["teacher vit_base_patch14_dinov2.lvd142m"]
+    teacher = counts["teacher dinov2-b"]
     assert found.state_bytes == 4 * (4 * trained + averaged + teacher)
     assert 1.5e9 < found.activations < 3e9
     assert "estimate" in str(found)

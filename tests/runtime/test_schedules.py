@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from repae.config import UserError
 from repae.runtime.optimise import AdamWConfig
-from repae.runtime.schedules import Constant, Cosine, OneCycle
+from repae.runtime.schedules import Constant, Cosine, OneCycle, Until
 
 ALL = [
     Constant(),
@@ -18,6 +18,8 @@ ALL = [
     Cosine(warmup_steps=5, final=0.1),
     OneCycle(),
     OneCycle(rise=0.0),
+    Until(stop=5),
+    Until(stop=50, fall_steps=20),
 ]
 
 
@@ -72,3 +74,12 @@ def test_a_schedule_is_chosen_by_its_kind():
     assert AdamWConfig(schedule={"kind": "cosine", "final": 0.5}).schedule == Cosine(final=0.5)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="schedule"):
         AdamWConfig(schedule={"kind": "linear"})  # type: ignore[arg-type]
+
+
+def test_until():
+    """A weight ends at its step and stays at exactly nothing; it falls before that only where it is told to."""
+    assert [Until(stop=3).factor(step, 100) for step in range(5)] == [1.0, 1.0, 1.0, 0.0, 0.0]
+    assert [Until(stop=4, fall_steps=3).factor(step, 9) for step in range(6)] == [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
+    assert not Until(stop=3).depends_on_total
+    with pytest.raises(UserError, match=r"fall_steps 4 is more than stop 3"):
+        Until(stop=3, fall_steps=4)

@@ -10,16 +10,18 @@ from players import IMAGES, batch, setup, step
 from processes import run_processes
 
 from repae.runtime.distributed import world
+from repae.runtime.schedules import Until
 from repae.runtime.seeds import Share
 from repae.runtime.wrapping import unwrap
+from repae.train.methods import RepaE
 
 STEPS = 3
 PARTS = ("vae", "denoiser", "discriminator", "latent_norm")
 
 
-def train(norm: str) -> dict[str, Any]:
+def train(**changes: Any) -> dict[str, Any]:
     """Three joint steps with GAN and LeCam on this process's share of each batch; all weights and statistics after."""
-    game = step(setup(**{"discriminator.norm": norm}))
+    game = step(setup(**changes))
     share = Share(0, 1, world().rank, world().size)
     kl = []
     for number in range(STEPS):
@@ -37,15 +39,20 @@ def train(norm: str) -> dict[str, Any]:
 
 
 def train_batch_norm() -> dict[str, Any]:
-    return train("batch")
+    return train(**{"discriminator.norm": "batch"})
 
 
 def train_act_norm() -> dict[str, Any]:
-    return train("act")
+    return train(**{"discriminator.norm": "act"})
+
+
+def train_beyond_the_alignment() -> dict[str, Any]:
+    """The projectors are idle from the second step on, for whose gradients data parallelism would wait for ever."""
+    return train(method=RepaE(align_schedule=Until(stop=1)))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("work", [train_batch_norm, train_act_norm])
+@pytest.mark.parametrize("work", [train_batch_norm, train_act_norm, train_beyond_the_alignment])
 def test_two_processes_equal_one(work: Any) -> None:
     """Weights bit-equal between the ranks and within 5e-6 of one process: nothing is computed over half a batch.
 

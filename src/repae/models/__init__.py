@@ -1,4 +1,4 @@
-"""The networks: SiT and its projectors, the latent normaliser, autoencoders, the discriminator.
+"""The networks: SiT and its projectors, the latent normaliser, autoencoders, the discriminator, teachers.
 
 They return tensors; none of them knows a loss, a path or an optimiser.
 """
@@ -23,6 +23,8 @@ from repae.models.discriminator import GlobalBatchNorm2d, PatchGAN, PatchGANConf
 from repae.models.latent_norm import LatentNorm
 from repae.models.projector import Projector
 from repae.models.sit import SiT, SiTConfig
+from repae.models.teachers.base import Teacher
+from repae.models.teachers.extract import extract_visual_features, load_teachers
 
 __all__ = [
     "ActNorm",
@@ -43,8 +45,11 @@ __all__ = [
     "QuantisedAutoencoder",
     "SiT",
     "SiTConfig",
+    "Teacher",
     "TinyAutoencoder",
     "TinyConfig",
     "VariationalAutoencoder",
+    "extract_visual_features",
+    "load_teachers",
     "weights_init",
 ]

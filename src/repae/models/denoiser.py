@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from repae.config import UserError
-from repae.models.projector import Projector
+from repae.models.projector import MLP, AnyProjector
 from repae.models.sit import SiT, SiTConfig
 
 Projected = list[Float[Tensor, "b n _"]]
@@ -18,13 +18,20 @@ Projected = list[Float[Tensor, "b n _"]]
 class Denoiser(nn.Module):
     """A SiT whose tokens after block number ``encoder_depth`` (from 1) are projected to each teacher's width.
 
-    Without ``z_dims`` it is a plain SiT.
+    Without ``z_dims`` it is a plain SiT. ``projector_dim`` is the width of an MLP projector's hidden layers.
 
     Raises:
         UserError: ``encoder_depth`` lies outside the model.
     """
 
-    def __init__(self, sit: SiT | SiTConfig, z_dims: Sequence[int], encoder_depth: int, projector_dim: int) -> None:
+    def __init__(
+        self,
+        sit: SiT | SiTConfig,
+        z_dims: Sequence[int],
+        encoder_depth: int,
+        projector_dim: int,
+        projector: AnyProjector = MLP,
+    ) -> None:
         super().__init__()
         self.sit = SiT(sit) if isinstance(sit, SiTConfig) else sit
         depth = self.sit.config.depth
@@ -34,8 +41,9 @@ class Denoiser(nn.Module):
                 f"allowed: 1 to {depth}"
             )
         self.encoder_depth = encoder_depth
+        self.z_dims = tuple(z_dims)
         width = self.sit.config.hidden_size
-        self.projectors = nn.ModuleList(Projector(width, projector_dim, z_dim) for z_dim in z_dims)
+        self.projectors = nn.ModuleList(projector.build(width, projector_dim, z_dim) for z_dim in z_dims)
 
     def forward(
         self,

@@ -19,7 +19,7 @@ from repae.runtime.ema import EmaConfig
 from repae.runtime.optimise import AdamWConfig
 from repae.runtime.schedules import Cosine, OneCycle
 from repae.train.loop import LoopConfig
-from repae.train.methods import Naive, Repa, RepaE, VaeOnly
+from repae.train.methods import Naive, Repa, RepaE, SelfTeacherConfig, VaeOnly
 from repae.train.setup import DiscriminatorConfig, GeneratorConfig, OptimisersConfig
 
 NO_PUBLISHED = "none: the digits are no published benchmark; docs/miniature.md has this project's own figures"
@@ -50,7 +50,7 @@ FALLING = Cosine(warmup_steps=50, final=0.05)
 def digits() -> list[Recipe]:
     """The digits in every method and with a codebook, and ``folder``."""
     joint = _joint()
-    return [joint, *_methods(joint), *_autoencoders_alone(joint), _folder()]
+    return [joint, *_methods(joint), _self_taught(joint), *_autoencoders_alone(joint), _folder()]
 
 
 def _joint() -> Recipe:
@@ -136,6 +136,15 @@ def _autoencoders_alone(joint: Recipe) -> list[Recipe]:
             **{"loop.steps": 300},
         ),
     ]  # fmt: skip
+
+
+def _self_taught(joint: Recipe) -> Recipe:
+    return joint.replace(
+        name="digits-sra",
+        about="Self-alignment (SRA) on the frozen warmed-up VAE: the teacher is the denoiser's own average.",
+        method=Repa(self_teacher=SelfTeacherConfig(depth=4)),
+        teachers=(),
+    )
 
 
 def _folder() -> Recipe:

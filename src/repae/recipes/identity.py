@@ -7,6 +7,7 @@ from typing import Any
 
 from repae.config import UserError, write_atomic
 from repae.recipes.recipe import Recipe
+from repae.train.methods import VaeOnly
 
 FREE = (
     "about",
@@ -58,10 +59,11 @@ def differences(before: Any, now: Any, free: tuple[str, ...] = ()) -> str:
 
 
 def schedules_depend_on_steps(recipe: Recipe) -> bool:
-    """Whether another number of total steps would change the learning rate of a step already made."""
+    """Whether another number of total steps would change a learning rate or weight of a step already made."""
     optimisers = recipe.optimisers
     players = (optimisers.denoiser, optimisers.vae, optimisers.discriminator)
-    return any(player.schedule.depends_on_total for player in players)
+    aligned = not isinstance(recipe.method, VaeOnly) and recipe.method.align_schedule.depends_on_total
+    return aligned or any(player.schedule.depends_on_total for player in players)
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -97,7 +97,7 @@ def load(
     vae = build_vae(recipe, meta["image_channels"])
     side = latent_side(recipe, meta["resolution"])
     sit = recipe.sit.sit(side, vae.latent_channels, len(meta["class_names"]))
-    denoiser = Denoiser(sit, meta["z_dims"], recipe.sit.encoder_depth, recipe.sit.projector_dim)
+    denoiser = Denoiser(sit, meta["z_dims"], recipe.sit.encoder_depth, recipe.sit.projector_dim, recipe.sit.projector)
     norm = LatentNorm(vae.latent_channels, eps=recipe.latent_norm.eps, momentum=recipe.latent_norm.momentum)
     for part, module in zip(BUNDLES[name], (denoiser, vae, norm), strict=True):
         state = store.read(checkpoint, part)

@@ -6,6 +6,7 @@ import inspect
 import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -60,17 +61,17 @@ def _read(text: str, types: Sequence[Any]) -> Any:
         data = text
     nothing = [None] if text.lower() in ("none", "null") else []
     for reading in (*nothing, text, data, [item.strip() for item in text.split(",")]):
-        if any(_takes(expected, reading) for expected in types):
-            return reading
+        for taken in _taken(types, reading):
+            # A text that stands for a list of parts becomes that list, so that fields of its items can be given too.
+            return taken if isinstance(reading, str) and isinstance(taken, tuple) else reading
     return data
 
 
-def _takes(expected: Any, value: Any) -> bool:
-    try:
-        pydantic.TypeAdapter(expected).validate_python(value)
-    except (pydantic.ValidationError, UserError):
-        return False
-    return True
+def _taken(types: Sequence[Any], value: Any) -> Iterator[Any]:
+    """What each of the types that takes the value makes of it."""
+    for expected in types:
+        with suppress(pydantic.ValidationError, UserError):
+            yield pydantic.TypeAdapter(expected).validate_python(value)
 
 
 def _types(here: Any, path: Sequence[str]) -> Iterator[Any]:

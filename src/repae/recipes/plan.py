@@ -16,6 +16,7 @@ from repae.models.autoencoders import DiffusersConfig
 from repae.models.autoencoders.diffusers import WEIGHTS_FILE
 from repae.models.discriminator import PatchGAN
 from repae.models.teachers.base import Teacher
+from repae.models.teachers.catalogue import Entry, entry_of
 from repae.models.teachers.embedded import EmbeddedTeacher as EmbeddedNetwork
 from repae.models.teachers.embedded import EmbeddedTeacherConfig
 from repae.models.teachers.targets import NoTargets, OnlineTargets, Targets
@@ -143,8 +144,9 @@ def plan(recipe: Recipe) -> Plan:
         images=images,
         latent=(vae.latent_channels, side, side),
         tokens=None if denoiser is None else denoiser.sit.config.tokens,
-        teachers=tuple(
-            f"{teacher.name}: {tokens} tokens of {teacher.dim}" for teacher, tokens in zip(teachers, targets.tokens)
+        teachers=(
+            *(f"{teacher.name}: {tokens} tokens of {teacher.dim}" for teacher, tokens in zip(teachers, targets.tokens)),
+            *_self_teacher(recipe),
         ),
         parts=_parts(recipe, players, teachers),
         activations=volume,
@@ -181,6 +183,11 @@ def _players(recipe: Recipe, images: Images, targets: Targets) -> Players:
     judge = models.discriminator
     assert judge is None or isinstance(judge, PatchGAN)
     return Players(models.vae, models.denoiser, judge)
+
+
+def _self_teacher(recipe: Recipe) -> Iterator[str]:
+    if isinstance(recipe.method, Repa) and (own := recipe.method.self_teacher) is not None:
+        yield f"self: the average's own tokens after block {own.depth}, with up to {own.interval:g} less noise"
 
 
 def _teacher(config: EmbeddedTeacher | TimmTeacher, images: Images) -> Teacher:
@@ -242,20 +249,34 @@ def _missing_teachers(recipe: Recipe) -> Iterator[str]:
                 yield f"teacher: there is no folder {config.folder}; leave {option}.folder out to train one"
         elif config.weights is not None and not Path(config.weights).is_file():
             yield f"teacher {config.name}: there is no file {config.weights}; give {option}.weights FILE"
-        elif config.weights is None and not _in_hub_cache(config.name):
-            yield (
-                f"teacher {config.name}: its weights are not here yet and come from the hub when the run starts; "
-                f"without a connection, fetch its model.safetensors elsewhere and give {option}.weights FILE"
-            )
+        elif config.weights is None:
+            yield from _missing_teacher(entry_of(config.name), option)
 
 
-def _in_hub_cache(name: str) -> bool:
+def _missing_teacher(entry: Entry, option: str) -> Iterator[str]:
+    """What to do about the weights of a teacher that are not on this machine."""
+    if not entry.downloads:
+        yield (
+            f"teacher {entry.name}: its weights are not on the hub; fetch {entry.where} and give {option}.weights FILE"
+        )
+    elif not _is_here(entry.model):
+        where = f" ({entry.where})" if entry.where else ""
+        asks = f"; its authors' files are gated: {entry.terms}" if entry.gated else ""
+        yield (
+            f"teacher {entry.name}: its weights are not here yet and are fetched when the run starts; without a "
+            f"connection, fetch its model.safetensors or .pth elsewhere{where} and give {option}.weights FILE{asks}"
+        )
+
+
+def _is_here(model: str) -> bool:
+    """Whether the weights of a timm model lie in the hub's cache, or in torch's where they come from the authors."""
     from huggingface_hub import try_to_load_from_cache
     from timm.models import get_pretrained_cfg
 
-    known = get_pretrained_cfg(name)
+    known = get_pretrained_cfg(model)
     if known is None or not known.hf_hub_id:
-        return False
+        url = "" if known is None else str(known.url or "")
+        return bool(url) and (Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]).is_file()
     files = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin")
     return any(isinstance(try_to_load_from_cache(known.hf_hub_id, file), str) for file in files)
 
@@ -277,7 +298,7 @@ def _missing_weights(recipe: Recipe) -> Iterator[str]:
     for option, name, path in perceptual_files(recipe):
         if path is not None and not Path(path).is_file():
             yield f"perceptual: there is no file {path}; give --{option} FILE"
-        elif path is None and not _in_hub_cache(name):
+        elif path is None and not _is_here(name):
             yield (
                 f"perceptual: the weights of {name} are not here yet and come from the hub when the run starts; "
                 f"without a connection, fetch its model.safetensors elsewhere and give --{option} FILE"

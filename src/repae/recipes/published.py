@@ -12,6 +12,8 @@ from repae.flow.guidance import Guidance
 from repae.flow.samplers import Euler, EulerMaruyama
 from repae.losses.autoencoder import AutoencoderLossConfig
 from repae.models.autoencoders import KLConfig
+from repae.models.projector import ConvProjectorConfig
+from repae.models.teachers.targets import SpatialNormConfig
 from repae.recipes.recipe import (
     FromScratch,
     FromWeights,
@@ -22,18 +24,19 @@ from repae.recipes.recipe import (
     TimmTeacher,
 )
 from repae.runtime.ema import EmaConfig
+from repae.runtime.schedules import Until
 from repae.train.loop import LoopConfig
-from repae.train.methods import Naive, Repa, RepaE
+from repae.train.methods import Naive, Repa, RepaE, SelfTeacherConfig
 from repae.train.setup import DiscriminatorConfig, GeneratorConfig, LatentNormConfig
 
 IMAGENET_CLASSES = 1000
-EPOCHS_80, EPOCHS_20 = 400_000, 100_000
-"""Steps of 256 images that are 80 and 20 epochs of ImageNet."""
+EPOCHS_800, EPOCHS_100, EPOCHS_80, EPOCHS_20 = 4_000_000, 500_000, 400_000, 100_000
+"""Steps of 256 images that are so many epochs of ImageNet."""
 
-DINOV2_B = TimmTeacher(name="vit_base_patch14_dinov2.lvd142m")
-DINOV2_L = TimmTeacher(name="vit_large_patch14_dinov2.lvd142m")
-CLIP_L = TimmTeacher(name="vit_large_patch14_clip_224.openai")
-IJEPA_H = TimmTeacher(name="vit_huge_patch14_gap_224.in1k_ijepa")
+DINOV2_B = TimmTeacher(name="dinov2-b")
+DINOV2_L = TimmTeacher(name="dinov2-l")
+CLIP_L = TimmTeacher(name="clip-l")
+IJEPA_H = TimmTeacher(name="ijepa-h")
 
 PAPER = "REPA-E, arXiv 2504.10483v3"
 PROTOCOL = "50,000 images, Euler-Maruyama with 250 steps"
@@ -51,7 +54,7 @@ _GUIDANCE = {
 
 def published() -> list[Recipe]:
     """All of them, the runs of 80 epochs first."""
-    return [*_joint(), *_frozen(), *_sizes_and_autoencoders(), *_teachers_and_depths(), *_components()]
+    return [*_joint(), *_frozen(), *_successors(), *_sizes_and_autoencoders(), *_teachers_and_depths(), *_components()]
 
 
 def _joint() -> list[Recipe]:
@@ -154,6 +157,40 @@ def _frozen() -> list[Recipe]:
             "REPA, the ablations' baseline: SiT-L/2 on the frozen SD-VAE.",
             _ablation("Tables 2 to 5", "FID 24.1"),
         ).replace(**{"loop.steps": EPOCHS_20}),
+    ]
+
+
+def _successors() -> list[Recipe]:
+    """What came after REPA on the frozen SD-VAE, as far as it is a switch."""
+    return [
+        _on_frozen_vae(
+            "irepa-sdvae-xl2",
+            "SiT-XL/2",
+            SD,
+            0.5,
+            "iREPA: REPA with a convolutional projector and teacher tokens normalised over places.",
+            "iREPA, arXiv 2512.10794, 20 epochs: FID 16.96, with REPA 19.06; SiT-XL/2, DINOv2-B, no guidance",
+        ).replace(
+            method=Repa(spatial_norm=SpatialNormConfig()),
+            **{"sit.projector": ConvProjectorConfig(), "loop.steps": EPOCHS_20},
+        ),
+        _on_frozen_vae(
+            "haste-sdvae-xl2",
+            "SiT-XL/2",
+            SD,
+            0.5,
+            "REPA whose alignment ends after 250,000 steps, as HASTE's does; without HASTE's attention maps.",
+            "none for this half of it alone; HASTE, arXiv 2505.16792, whole, 100 epochs: FID 5.31, no guidance",
+        ).replace(method=Repa(align_schedule=Until(stop=250_000)), **{"loop.steps": EPOCHS_100}),
+        _on_frozen_vae(
+            "sra-sdvae-xl2",
+            "SiT-XL/2",
+            SD,
+            0.0,
+            "SRA: SiT-XL/2 aligned with its own average, block 8 with block 20; no teacher to fetch.",
+            "SRA, arXiv 2505.02831, 800 epochs with guidance: FID 1.58, IS 311.4, by a smooth L1 of weight 0.2 "
+            "in place of the cosine here",
+        ).replace(method=Repa(self_teacher=SelfTeacherConfig(depth=20, interval=0.2)), **{"loop.steps": EPOCHS_800}),
     ]
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
 from repae.config import Config
 from repae.data import DataConfig, Dataset, DigitsConfig
@@ -51,6 +51,25 @@ class TimmTeacher(TimmTeacherConfig):
 
 
 Teacher = Annotated[EmbeddedTeacher | TimmTeacher, Field(discriminator="kind")]
+
+
+def _by_name(teachers: Any) -> Any:
+    """Names in place of teachers: ``dinov2-b,clip-l``, or a list in which a text stands for the teacher it names."""
+    if teachers is None:
+        return ()
+    if isinstance(teachers, str) and not set(teachers) & set("[]{}"):
+        teachers = [name.strip() for name in teachers.split(",")]
+    if not isinstance(teachers, (list, tuple)):
+        return teachers
+    return tuple(_named(teacher) if isinstance(teacher, str) else teacher for teacher in teachers)
+
+
+def _named(name: str) -> dict[str, str]:
+    return {"kind": "embedded"} if name == "embedded" else {"kind": "timm", "name": name}
+
+
+Teachers = Annotated[tuple[Teacher, ...], BeforeValidator(_by_name)]
+"""Teachers, which may be given by name: ``dinov2-b,clip-l``; ``embedded`` is the one that a run trains itself."""
 
 
 class FromScratch(Config):
@@ -178,7 +197,9 @@ class Recipe(TrainSetup):
     target: str = ""
     data: DataConfig = DigitsConfig(resolution=32)
     num_classes: int | None = Field(default=None, ge=1)
-    teachers: tuple[Teacher, ...] = ()
+    teachers: Teachers = Field(
+        default=(), description="by name, with commas between (`repae teachers` lists them), or each in full"
+    )
     class_mean_targets: bool = False
     start: Start = FromScratch()
     perceptual: Perceptual = NoPerceptual()

@@ -106,7 +106,7 @@ def _step(recipe: Recipe, dataset: Dataset, place: Place) -> tuple[Step, list[di
     models.latent_norm.set_statistics(*first_statistics(recipe, models.vae, dataset, place))
     if judge is not None and models.discriminator is not None:
         models.discriminator.load_state_dict(judge)
-    meta["z_dims"] = list(teachers.targets.dims)
+    meta["z_dims"] = list(models.denoiser.z_dims)
     return build_step(recipe, models, **build), teachers.figures, meta
 
 

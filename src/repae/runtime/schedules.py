@@ -1,11 +1,11 @@
-"""Learning-rate schedules: factors as pure functions of the step, so that resuming needs no state."""
+"""Schedules of a learning rate or a weight: factors as pure functions of the step, so that resuming needs no state."""
 
 from __future__ import annotations
 
 import math
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from repae.config import Config
 
@@ -13,7 +13,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class Constant(Config):
-    """The learning rate itself, after a linear warm-up over the first ``warmup_steps`` updates."""
+    """The learning rate or weight itself, after a linear warm-up over the first ``warmup_steps`` updates."""
 
     kind: Literal["constant"] = "constant"
     warmup_steps: NonNegativeInt = 0
@@ -74,7 +74,37 @@ class OneCycle(Config):
         return _half_cosine(1.0, start / self.end_divisor, step - peak, total_steps - 1 - peak)
 
 
+class Until(Config):
+    """All of a weight until update ``stop``, nothing from it on (early termination: HASTE, arXiv 2505.16792).
+
+    Over the last ``fall_steps`` updates before ``stop`` it falls linearly; 0 is a switch.
+    """
+
+    kind: Literal["until"] = "until"
+    stop: PositiveInt
+    fall_steps: NonNegativeInt = 0
+
+    @model_validator(mode="after")
+    def _falls_in_time(self) -> Until:
+        if self.fall_steps > self.stop:
+            raise ValueError(f"fall_steps {self.fall_steps} is more than stop {self.stop}; allowed: at most stop")
+        return self
+
+    @property
+    def depends_on_total(self) -> bool:
+        """Whether another number of total steps changes the weight at a step."""
+        return False
+
+    def factor(self, step: int, total_steps: int) -> float:
+        """The factor of update ``step`` (from 0), in [0, 1]; exactly 0 from ``stop`` on."""
+        return min(1.0, max(0, self.stop - step) / (self.fall_steps + 1))
+
+
 Schedule = Annotated[Constant | Cosine | OneCycle, Field(discriminator="kind")]
+"""Of a learning rate."""
+
+WeightSchedule = Annotated[Constant | Cosine | Until, Field(discriminator="kind")]
+"""Of the weight of a loss term."""
 
 
 def _half_cosine(first: float, last: float, position: float, length: float) -> float:

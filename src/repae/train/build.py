@@ -22,8 +22,9 @@ from repae.runtime.optimise import AdamWConfig, Optimiser
 from repae.runtime.precision import Precision
 from repae.runtime.seeds import seed_of
 from repae.runtime.wrapping import wrap
+from repae.train.alignment import Alignment, SelfTeacher, check_self_teacher
 from repae.train.draw import Randomness
-from repae.train.methods import Naive, Repa, RepaE, VaeOnly
+from repae.train.methods import Naive, Repa, RepaE, SelfTeacherConfig, VaeOnly
 from repae.train.objectives import Optimisers
 from repae.train.setup import TrainSetup
 from repae.train.state import Averages, Models, Step
@@ -78,8 +79,12 @@ def build_models(
     side = latent_side(setup, resolution)
     config = setup.sit.sit(side, vae.latent_channels, num_classes)
     check_tokens(targets, config.tokens)
+    z_dims = targets.dims
+    if (own := _self_teacher(setup)) is not None:
+        check_self_teacher(own, setup.sit.encoder_depth, config.depth)
+        z_dims = (*z_dims, config.hidden_size)
     with _seeded(setup.seed, "denoiser"):
-        denoiser = Denoiser(config, targets.dims, setup.sit.encoder_depth, setup.sit.projector_dim)
+        denoiser = Denoiser(config, z_dims, setup.sit.encoder_depth, setup.sit.projector_dim, setup.sit.projector)
     norm = LatentNorm(vae.latent_channels, eps=setup.latent_norm.eps, momentum=setup.latent_norm.momentum)
     needs_judge = isinstance(setup.method, (RepaE, Naive))
     discriminator = build_discriminator(setup, image_channels) if needs_judge else None
@@ -115,11 +120,14 @@ def build_step(
     def optimiser(module: nn.Module, config: AdamWConfig) -> Optimiser:
         return _optimiser(module, config, precision, loop.accumulate, loop.steps)
 
+    assert not isinstance(method, VaeOnly), method
+    own = _self_teacher(setup)
+    teacher = None if own is None else SelfTeacher(cast(Denoiser, averages.denoiser.module), setup.path, own)
+    alignment = Alignment(method, models.targets, loop.steps, teacher)
     models.denoiser = cast(Denoiser, wrap(models.denoiser, compile=compile, device=device))
     denoiser = optimiser(models.denoiser, setup.optimisers.denoiser)
     if isinstance(method, Repa):
-        return RepaStep(method, models, averages, denoiser, setup.path, randomness)
-    assert isinstance(method, (RepaE, Naive)), method
+        return RepaStep(method, models, alignment, averages, denoiser, setup.path, randomness)
     models.vae = cast(Autoencoder, wrap(models.vae, compile=compile, device=device))
     discriminator = None
     if models.discriminator is not None:
@@ -128,8 +136,8 @@ def build_step(
     optimise = Optimisers(optimiser(models.vae, setup.optimisers.vae), denoiser, discriminator)
     loss = AutoencoderLoss(setup.losses, perceptual).to(device)
     if isinstance(method, RepaE):
-        return RepaEStep(method, models, averages, optimise, loss, setup.path, randomness)
-    return NaiveStep(method, models, averages, optimise, loss, setup.path, randomness)
+        return RepaEStep(method, models, alignment, averages, optimise, loss, setup.path, randomness)
+    return NaiveStep(method, models, alignment, averages, optimise, loss, setup.path, randomness)
 
 
 def build_vae_step(
@@ -176,6 +184,10 @@ def _check_trainable(vae: Autoencoder, trained: bool) -> None:
             "this autoencoder is used frozen and cannot be trained; train a denoiser on it with method.kind 'repa', "
             "or choose another vae"
         )
+
+
+def _self_teacher(setup: TrainSetup) -> SelfTeacherConfig | None:
+    return setup.method.self_teacher if isinstance(setup.method, Repa) else None
 
 
 def _optimiser(module: nn.Module, config: AdamWConfig, precision: Precision, accumulate: int, steps: int) -> Optimiser:

@@ -16,13 +16,15 @@ from repae.runtime.seeds import Share, generator
 class Draw(NamedTuple):
     """What one micro-batch of one rank draws, anew for every batch and shared by the two passes of one batch.
 
-    time ``[B]`` in [0, 1); noise and posterior_noise ``[B, C, h, w]`` standard normal; dropped_labels ``[B]``.
+    time ``[B]`` in [0, 1); noise and posterior_noise ``[B, C, h, w]`` standard normal; dropped_labels ``[B]``; earlier
+    ``[B]`` in [0, 1), by which share of its interval a self teacher's time is smaller.
     """
 
     time: Float[Tensor, " b"]
     noise: Float[Tensor, "b c h w"]
     posterior_noise: Float[Tensor, "b c h w"]
     dropped_labels: Bool[Tensor, " b"]
+    earlier: Float[Tensor, " b"] | None = None
 
 
 class Randomness:
@@ -50,4 +52,5 @@ class Randomness:
         noise = torch.randn(shape, generator=source, device=device)
         posterior_noise = torch.randn(shape, generator=source, device=device)
         dropped = torch.rand(total, generator=source, device=device) < self.label_dropout
-        return Draw(share.of(time), share.of(noise), share.of(posterior_noise), share.of(dropped))
+        earlier = torch.rand(total, generator=source, device=device)
+        return Draw(share.of(time), share.of(noise), share.of(posterior_noise), share.of(dropped), share.of(earlier))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -16,9 +17,10 @@ from repae.losses.autoencoder import AutoencoderLoss
 from repae.losses.reconstruction import flow_matching_loss
 from repae.losses.terms import Terms
 from repae.models.autoencoders import Autoencoder
+from repae.models.denoiser import Denoiser
 from repae.models.pixels import to_symmetric
-from repae.models.teachers.targets import Targets
 from repae.runtime.optimise import Optimiser
+from repae.runtime.wrapping import unwrap
 from repae.train.draw import Draw
 from repae.train.state import Averages, Metrics, Models, Stateful, named_parts
 
@@ -33,13 +35,6 @@ class Optimisers:
     vae: Optimiser
     denoiser: Optimiser
     discriminator: Optimiser | None
-
-
-def targets_of(batch: Batch, targets: Targets) -> list[Float[Tensor, "b _ _"]]:
-    """The tokens to align to: those that the batch brings along, else what ``targets`` say of its images."""
-    if batch.tokens is not None:
-        return list(batch.tokens)
-    return targets(batch.images, batch.labels, batch.indices)
 
 
 def posterior_of(batch: Batch, vae: Autoencoder) -> tuple[Float[Tensor, "b k m n"], Float[Tensor, "b k m n"]]:
@@ -63,7 +58,12 @@ def denoiser_terms(
     x_t, velocity = path.sample(x, draw.noise, draw.time)
     predicted, projected = denoiser(x_t, draw.time, batch.labels, draw.dropped_labels)
     terms = Terms()
-    terms.add("denoising_loss", flow_matching_loss(predicted, velocity).mean())
+    denoising = flow_matching_loss(predicted, velocity).mean()
+    if not proj_coeff:
+        # Data parallelism waits for a gradient of every parameter; idle projectors get one of zeros.
+        for parameter in cast(Denoiser, unwrap(denoiser)).projectors.parameters():
+            denoising = denoising + 0.0 * parameter.sum()
+    terms.add("denoising_loss", denoising)
     terms.add("proj_loss", alignment_loss(projected, targets) if targets else x.new_zeros(()), proj_coeff)
     return terms
 

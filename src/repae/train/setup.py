@@ -12,6 +12,7 @@ from repae.flow.time import AnyTime, UniformTime
 from repae.losses.autoencoder import AutoencoderLossConfig
 from repae.models.autoencoders import DiffusersConfig, KLConfig, TinyConfig
 from repae.models.discriminator import PatchGANConfig
+from repae.models.projector import MLP, AnyProjector
 from repae.models.sit import SiTConfig
 from repae.runtime.ema import EmaConfig
 from repae.runtime.optimise import AdamWConfig
@@ -24,7 +25,8 @@ Vae = Annotated[KLConfig | TinyConfig | DiffusersConfig, Field(discriminator="ki
 class GeneratorConfig(Config):
     """Architecture of the denoiser; its input size, channels and classes follow from the data and the autoencoder.
 
-    ``encoder_depth`` is the 1-based number of the block whose tokens are aligned.
+    ``encoder_depth`` is the 1-based number of the block whose tokens are aligned. ``projector_dim`` is the width of the
+    hidden layers of an MLP projector; a convolution has none.
     """
 
     patch_size: int = Field(default=2, ge=1)
@@ -37,6 +39,7 @@ class GeneratorConfig(Config):
     fused_attn: bool = True
     encoder_depth: int = Field(default=8, ge=1)
     projector_dim: int = Field(default=2048, ge=1)
+    projector: AnyProjector = MLP
 
     @classmethod
     def preset(cls, name: str, **changes: object) -> GeneratorConfig:
@@ -47,7 +50,7 @@ class GeneratorConfig(Config):
 
     def sit(self, input_size: int, in_channels: int, num_classes: int) -> SiTConfig:
         """The full configuration of the transformer for given latents and classes."""
-        own = self.model_dump(exclude={"encoder_depth", "projector_dim"})
+        own = self.model_dump(exclude={"encoder_depth", "projector_dim", "projector"})
         return SiTConfig(input_size=input_size, in_channels=in_channels, num_classes=num_classes, **own)
 
 

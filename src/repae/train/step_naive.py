@@ -14,6 +14,7 @@ from repae.losses.autoencoder import AutoencoderLoss
 from repae.losses.reconstruction import flow_matching_loss
 from repae.models.pixels import to_symmetric
 from repae.runtime.seeds import Share
+from repae.train.alignment import Alignment
 from repae.train.draw import Draw, Randomness
 from repae.train.frozen import frozen
 from repae.train.methods import Naive
@@ -38,6 +39,7 @@ class NaiveStep:
 
     method: Naive
     models: Models
+    alignment: Alignment
     averages: Averages
     optimise: Optimisers
     loss: AutoencoderLoss
@@ -53,7 +55,8 @@ class NaiveStep:
         """L_DIFF(theta, phi) + eta L_REG(phi), and the alignment where its weights ask for it."""
         m = self.models
         images = to_symmetric(batch.images)
-        targets = m.targets(batch.images, batch.labels, batch.indices)
+        factor = self.alignment.factor(step)
+        targets = self.alignment.of_images(batch, step)
 
         latent = m.vae(images, draw.posterior_noise)
         x = m.latent_norm(latent.z)
@@ -63,7 +66,7 @@ class NaiveStep:
         with frozen(m.discriminator) as judge:
             vae_terms = self.loss.generator(images, latent, judge, step)
         align = alignment_loss(projected, targets) if targets else x.new_zeros(())
-        vae_terms.add("vae_align_loss", align, self.method.vae_align_proj_coeff)
+        vae_terms.add("vae_align_loss", align, factor * self.method.vae_align_proj_coeff)
         vae_terms.add("vae_denoising_loss", flow_matching_loss(predicted, velocity).mean())
         vae_loss = vae_terms.total
         grad_norm_vae = self.optimise.vae(vae_loss)
@@ -72,7 +75,8 @@ class NaiveStep:
             m.discriminator, self.optimise.discriminator, self.loss, images, latent.reconstruction, step
         )
 
-        sit_terms = denoiser_terms(m.denoiser, self.path, x.detach(), batch, draw, targets, self.method.proj_coeff)
+        proj_coeff = factor * self.method.proj_coeff
+        sit_terms = denoiser_terms(m.denoiser, self.path, x.detach(), batch, draw, targets, proj_coeff)
         sit_loss = sit_terms.total
         grad_norm_sit = self.optimise.denoiser(sit_loss)
 
@@ -80,6 +84,7 @@ class NaiveStep:
             self.averages.update()
         metrics = {"sit_loss": sit_loss.detach(), "vae_loss": vae_loss.detach(), **sit_terms.log(), **vae_terms.log()}
         metrics |= adversary | gan_weights(self.loss, step, images) | latent_health(m.latent_norm)
+        metrics["align_factor"] = x.new_full((), factor)
         return with_norm("grad_norm_vae", grad_norm_vae, with_norm("grad_norm_sit", grad_norm_sit, metrics))
 
     def parts(self) -> Mapping[str, Stateful]:

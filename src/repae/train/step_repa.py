@@ -12,9 +12,10 @@ from repae.data.batch import Batch
 from repae.flow.path import Path
 from repae.runtime.optimise import Optimiser
 from repae.runtime.seeds import Share
+from repae.train.alignment import Alignment
 from repae.train.draw import Draw, Randomness
 from repae.train.methods import Repa
-from repae.train.objectives import denoiser_terms, posterior_of, targets_of, with_norm
+from repae.train.objectives import denoiser_terms, posterior_of, with_norm
 from repae.train.state import Averages, Metrics, Models, Stateful, latent_health, named_parts
 
 
@@ -27,6 +28,7 @@ class RepaStep:
 
     method: Repa
     models: Models
+    alignment: Alignment
     averages: Averages
     optimise: Optimiser
     path: Path
@@ -34,21 +36,23 @@ class RepaStep:
 
     def __call__(self, batch: Batch, step: int, share: Share) -> Metrics:
         """Draws t and every noise anew for this batch, then updates."""
-        return self.update(batch, self.randomness(step, len(batch.images), share, batch.images.device))
+        return self.update(batch, self.randomness(step, len(batch.images), share, batch.images.device), step)
 
-    def update(self, batch: Batch, draw: Draw) -> Metrics:
+    def update(self, batch: Batch, draw: Draw, step: int) -> Metrics:
         """L_DIFF(theta) + proj_coeff L_REPA(theta, omega)."""
         m = self.models
         with torch.no_grad():
             mean, std = posterior_of(batch, m.vae)
             x = m.latent_norm(mean + std * draw.posterior_noise)
-        targets = targets_of(batch, m.targets)
-        terms = denoiser_terms(m.denoiser, self.path, x, batch, draw, targets, self.method.proj_coeff)
+        factor = self.alignment.factor(step)
+        targets = self.alignment.of_images(batch, step) + self.alignment.of_latents(x, batch, draw, step)
+        terms = denoiser_terms(m.denoiser, self.path, x, batch, draw, targets, factor * self.method.proj_coeff)
         sit_loss = terms.total
         grad_norm_sit = self.optimise(sit_loss)
         if grad_norm_sit is not None:
             self.averages.update()
         metrics = {"sit_loss": sit_loss.detach(), **terms.log(), **latent_health(m.latent_norm)}
+        metrics["align_factor"] = x.new_full((), factor)
         return with_norm("grad_norm_sit", grad_norm_sit, metrics)
 
     def parts(self) -> Mapping[str, Stateful]:

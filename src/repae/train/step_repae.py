@@ -13,6 +13,7 @@ from repae.losses.alignment import alignment_loss
 from repae.losses.autoencoder import AutoencoderLoss
 from repae.models.pixels import to_symmetric
 from repae.runtime.seeds import Share
+from repae.train.alignment import Alignment
 from repae.train.draw import Draw, Randomness
 from repae.train.frozen import frozen, judging
 from repae.train.methods import RepaE
@@ -34,6 +35,7 @@ class RepaEStep:
 
     method: RepaE
     models: Models
+    alignment: Alignment
     averages: Averages
     optimise: Optimisers
     loss: AutoencoderLoss
@@ -49,17 +51,21 @@ class RepaEStep:
         """L(phi, theta, omega) = L_DIFF(theta) + lambda L_REPA(theta, phi, omega) + eta L_REG(phi)."""
         m = self.models
         images = to_symmetric(batch.images)
-        targets = m.targets(batch.images, batch.labels, batch.indices)
+        factor = self.alignment.factor(step)
+        targets = self.alignment.of_images(batch, step)
 
         # phi: L_REG + lambda_vae L_REPA. The denoiser and the normaliser judge z with running statistics and no label
         # dropout, the discriminator judges the reconstruction in train mode; none of the three learns here.
         latent = m.vae(images, draw.posterior_noise)
-        with judging(m.denoiser) as denoiser, judging(m.latent_norm) as normalise:
-            x_t, _ = self.path.sample(normalise(latent.z), draw.noise, draw.time)
-            projected = denoiser.project(x_t, draw.time, batch.labels)
+        vae_align = latent.z.new_zeros(())
+        if factor:
+            with judging(m.denoiser) as denoiser, judging(m.latent_norm) as normalise:
+                x_t, _ = self.path.sample(normalise(latent.z), draw.noise, draw.time)
+                projected = denoiser.project(x_t, draw.time, batch.labels)
+            vae_align = alignment_loss(projected, targets)
         with frozen(m.discriminator) as judge:
             vae_terms = self.loss.generator(images, latent, judge, step)
-        vae_terms.add("vae_align_loss", alignment_loss(projected, targets), self.method.vae_align_proj_coeff)
+        vae_terms.add("vae_align_loss", vae_align, factor * self.method.vae_align_proj_coeff)
         vae_loss = vae_terms.total
         grad_norm_vae = self.optimise.vae(vae_loss)
 
@@ -70,7 +76,7 @@ class RepaEStep:
 
         # theta, omega: L_DIFF + lambda L_REPA on the same z, t and noise. The diffusion loss stops at the latent.
         x = m.latent_norm(latent.z.detach())
-        sit_terms = denoiser_terms(m.denoiser, self.path, x, batch, draw, targets, self.method.proj_coeff)
+        sit_terms = denoiser_terms(m.denoiser, self.path, x, batch, draw, targets, factor * self.method.proj_coeff)
         sit_loss = sit_terms.total
         grad_norm_sit = self.optimise.denoiser(sit_loss)
 
@@ -78,6 +84,7 @@ class RepaEStep:
             self.averages.update()
         metrics = {"sit_loss": sit_loss.detach(), "vae_loss": vae_loss.detach(), **sit_terms.log(), **vae_terms.log()}
         metrics |= adversary | gan_weights(self.loss, step, images) | latent_health(m.latent_norm)
+        metrics["align_factor"] = sit_loss.new_full((), factor)
         return with_norm("grad_norm_vae", grad_norm_vae, with_norm("grad_norm_sit", grad_norm_sit, metrics))
 
     def parts(self) -> Mapping[str, Stateful]:

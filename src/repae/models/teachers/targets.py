@@ -8,11 +8,29 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64, UInt8
+from pydantic import Field
 from torch import Tensor
 
-from repae.config import UserError
+from repae.config import Config, UserError
 from repae.models.teachers.base import Teacher
 from repae.models.teachers.degeneracy import class_means
+from repae.models.teachers.extract import extract_visual_features
+
+
+class SpatialNormConfig(Config):
+    """Tokens normalised over their places, channel by channel, so that what differs between places counts (iREPA).
+
+    Attributes:
+        gamma: how much of the image's mean token is taken off; 1 is all of it.
+    """
+
+    gamma: float = Field(default=0.6, ge=0, le=1)
+
+
+def spatially_normalised(tokens: Float[Tensor, "b n d"], config: SpatialNormConfig) -> Float[Tensor, "b n d"]:
+    """(z - gamma mean z) / std z, mean and standard deviation over the places of each image (arXiv 2512.10794)."""
+    centred = tokens - config.gamma * tokens.mean(1, keepdim=True)
+    return centred / (centred.std(1, keepdim=True) + 1e-6)
 
 
 @runtime_checkable
@@ -80,7 +98,7 @@ class OnlineTargets:
         self, images: UInt8[Tensor, "b c h w"], labels: Int64[Tensor, " b"], indices: Int64[Tensor, " b"]
     ) -> list[Float[Tensor, "b _ _"]]:
         """The teachers' tokens of ``images``."""
-        return [teacher(images) for teacher in self.teachers]
+        return extract_visual_features(self.teachers, images)
 
 
 class _Tables:

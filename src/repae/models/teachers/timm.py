@@ -2,48 +2,56 @@
 
 from __future__ import annotations
 
-import pickle
-import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
-from pydantic import Field, PositiveInt
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from pydantic import AfterValidator, Field, PositiveInt
 from torch import Tensor, nn
 
 from repae.config import Config, UserError, suggest
 from repae.models.teachers.base import Teacher
-
-PIXELS_PER_TOKEN = 16
-"""Side of the square of an image that one token stands for unless a grid is asked for (REPA, arXiv 2410.06940)."""
-
-_INTERPOLATIONS = ("bicubic", "bilinear")
+from repae.models.teachers.catalogue import (
+    CATALOGUE,
+    PIXELS_PER_TOKEN,
+    Entry,
+    Interpolation,
+    entry_of,
+    short_name,
+)
+from repae.models.teachers.files import load_weights
 
 
 class TimmTeacherConfig(Config):
     """Which vision transformer, with which weights.
 
     Attributes:
-        name: a model of timm, with its tag, such as ``vit_base_patch14_dinov2.lvd142m``.
-        weights: a local file (safetensors, or a ``.pth`` that holds nothing but tensors), in timm's keys or those that
-            timm converts (DINOv2's, CLIP's, MAE's and others' own). None takes them from the hub, or its cache.
+        name: of the catalogue (`repae teachers`), such as ``dinov2-b``; the reference's name for it, ``dinov2-vit-b``;
+            or any plain vision transformer of timm with its tag, ``vit_base_patch14_dinov2.lvd142m``.
+        weights: a local file (safetensors, or a ``.pth`` that holds nothing but tensors), in timm's keys or in the
+            authors' own layout. None takes them from the hub, or its cache.
         grid: tokens along one side. None gives one token per 16 pixels of the image.
+        final_norm: whether tokens are taken after the transformer's final norm. None is the reference's choice for
+            names of the catalogue (no for ``clip-l`` and ``mae-l``, else yes), and yes for any other model.
+        interpolation: the filter of the resize. None is the authors' for names of the catalogue, else timm's.
     """
 
     kind: Literal["timm"] = "timm"
-    name: str = Field(min_length=1)
+    name: Annotated[str, Field(min_length=1), AfterValidator(short_name)]
     weights: str | None = None
     grid: PositiveInt | None = None
+    final_norm: bool | None = None
+    interpolation: Interpolation | None = None
 
 
 class TimmTeacher(Teacher):
-    """Patch tokens of a timm vision transformer, after its final norm, without class token and registers.
+    """Patch tokens of a timm vision transformer, without class token and registers.
+
+    They are taken after the final norm, or before it where the configuration or the catalogue says so (CLIP's and
+    MAE's, as in the reference).
 
     The whole image is resized, with the model's own interpolation and antialiased, so that the transformer's patches
     form the grid asked for: 256 pixels become 224 for a patch of 14 and a grid of 16. Then it is normalised with the
@@ -52,6 +60,9 @@ class TimmTeacher(Teacher):
     Args:
         config: which model.
         load: False leaves the initial weights and asks neither hub nor file: for sizes only, also on the meta device.
+
+    Attributes:
+        final_norm: whether the tokens have passed the final norm.
 
     Raises:
         UserError: no such model, no plain transformer, weights that cannot be had or do not fit to the last key.
@@ -64,24 +75,35 @@ class TimmTeacher(Teacher):
         super().__init__()
         self.config = config
         self.name = config.name
-        network, dynamic = _network(config, pretrained=load and config.weights is None)
-        self.patch = _patch_size(network, config.name)
+        entry = entry_of(config.name)
+        fetch = load and config.weights is None
+        if fetch and not entry.downloads:
+            raise UserError(
+                f"teacher {self.name!r} cannot be had from the hub; "
+                f"fetch {entry.where} and give the teacher that file: weights=PATH"
+            )
+        network, dynamic = _network(entry, pretrained=fetch)
+        self.patch = _patch_size(network, self.name)
         self._fixed_grid = None if dynamic else _native_grid(network, self.patch)
         if not dynamic and config.grid not in (None, self._fixed_grid):
-            side = (config.grid or 0) * self.patch
-            network, _ = _network(config, pretrained=load and config.weights is None, img_size=side)
+            network, _ = _network(entry, pretrained=fetch, img_size=(config.grid or 0) * self.patch)
             self._fixed_grid = config.grid
         if load and config.weights is not None:
-            _load(network, Path(config.weights), config.name)
+            load_weights(network, Path(config.weights), self.name)
+        self.final_norm = entry.final_norm if config.final_norm is None else config.final_norm
+        if not self.final_norm:
+            network.norm = nn.Identity()
+        if entry.counts_patches:
+            network.rope.ref_feat_shape = None  # type: ignore[union-attr]
         self.network = network
         self.dim = int(network.num_features)  # type: ignore[arg-type]
         self._prefix = int(network.num_prefix_tokens)  # type: ignore[arg-type]
         facts: Mapping[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
-        self.interpolation = str(facts["interpolation"])
-        if self.interpolation not in _INTERPOLATIONS:
+        self.interpolation = config.interpolation or entry.interpolation or str(facts["interpolation"])
+        if self.interpolation not in get_args(Interpolation):
             raise UserError(
-                f"timm model {config.name!r} wants {self.interpolation} interpolation; "
-                f"only {' and '.join(_INTERPOLATIONS)} are supported, choose another teacher"
+                f"teacher {self.name!r} wants {self.interpolation} interpolation; "
+                f"only {' and '.join(get_args(Interpolation))} are supported, set the teacher's interpolation to one"
             )
         self.register_buffer("mean", torch.tensor(facts["mean"]).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(facts["std"]).view(-1, 1, 1), persistent=False)
@@ -102,7 +124,7 @@ class TimmTeacher(Teacher):
         expected = (len(images), self.tokens(images.shape[-1]), self.dim)
         if tuple(tokens.shape) != expected:
             raise UserError(
-                f"timm model {self.name!r} gives features of shape {tuple(tokens.shape)}, not one token per patch, "
+                f"teacher {self.name!r} gives features of shape {tuple(tokens.shape)}, not one token per patch, "
                 f"{expected}; choose a plain vision transformer"
             )
         return tokens.float()
@@ -147,38 +169,57 @@ class TimmTeacher(Teacher):
         return resolution // PIXELS_PER_TOKEN
 
 
-def _network(config: TimmTeacherConfig, *, pretrained: bool, **options: Any) -> tuple[nn.Module, bool]:
+def _network(entry: Entry, *, pretrained: bool, **options: Any) -> tuple[nn.Module, bool]:
     """The transformer without its classifier, and whether it takes images of any size."""
     import timm
 
-    if ":" not in config.name and not timm.is_model(config.name):
-        known = timm.list_models(pretrained=True) + timm.list_models()
-        raise UserError(f"timm knows no model {config.name!r}{suggest(config.name, known)}")
+    if ":" not in entry.model and not timm.is_model(entry.model):
+        known = [*CATALOGUE, *timm.list_models(pretrained=True), *timm.list_models()]
+        raise UserError(
+            f"there is no teacher {entry.name!r}: `repae teachers` lists the names, and timm knows no such model either"
+            f"{suggest(entry.name, known)}"
+        )
+    options = {**entry.options, **options}
     try:
-        return _created(config.name, pretrained, dynamic_img_size=True, **options), True
+        return _created(entry, pretrained, dynamic_img_size=True, **options), True
     except TypeError as error:
         if "dynamic_img_size" not in str(error):
             raise
-        return _created(config.name, pretrained, **options), False
+        return _created(entry, pretrained, **options), False
 
 
-def _created(name: str, pretrained: bool, **options: Any) -> nn.Module:
+def _created(entry: Entry, pretrained: bool, **options: Any) -> nn.Module:
     import timm
 
     if not pretrained:
-        return timm.create_model(name, num_classes=0, **options)
+        return timm.create_model(entry.model, num_classes=0, **options)
     try:
         # With its own classifier timm demands every key; without one it forgives missing ones.
-        network = timm.create_model(name, pretrained=True, **options)
+        network = timm.create_model(entry.model, pretrained=True, **options)
     except (OSError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(
-            f"the pretrained weights of timm model {name!r} cannot be had from the hub ({reason[0]}); "
-            f"without a connection, give the teacher a local file: weights=PATH of {name}'s model.safetensors or .pth, "
-            "fetched elsewhere"
-        ) from error
+        raise UserError(_unavailable(entry, error)) from error
     network.reset_classifier(0)  # type: ignore[operator]
     return network
+
+
+def _unavailable(entry: Entry, error: Exception) -> str:
+    """Why the hub gives no weights, and the exact thing to do about it."""
+    from huggingface_hub.errors import GatedRepoError
+
+    file = f"a local file: weights=PATH of {entry.name}'s model.safetensors or .pth, fetched elsewhere"
+    if entry.where:
+        file += f" ({entry.where})"
+    if isinstance(error, GatedRepoError):
+        terms = entry.terms or "accept its licence on its page of the hub"
+        return (
+            f"the weights of teacher {entry.name!r} are handed out to those who have accepted their licence: {terms}, "
+            f"then log in with `hf auth login`; or give the teacher {file}"
+        )
+    reason = str(error).strip().splitlines() or [type(error).__name__]
+    return (
+        f"the pretrained weights of teacher {entry.name!r} cannot be had from the hub ({reason[0]}); "
+        f"without a connection, give the teacher {file}"
+    )
 
 
 def _patch_size(network: nn.Module, name: str) -> int:
@@ -188,7 +229,7 @@ def _patch_size(network: nn.Module, name: str) -> int:
     facts: Any = getattr(network, "pretrained_cfg", {})
     if len(sides) != 1 or not isinstance(prefix, int) or (facts.get("input_size") or (3,))[0] != 3:
         raise UserError(
-            f"timm model {name!r} gives no plain grid of patch tokens of RGB images; choose a vision transformer, "
+            f"teacher {name!r} gives no plain grid of patch tokens of RGB images; choose a vision transformer, "
             "such as 'vit_base_patch14_dinov2.lvd142m'"
         )
     return int(sides.pop())
@@ -197,58 +238,3 @@ def _patch_size(network: nn.Module, name: str) -> int:
 def _native_grid(network: nn.Module, patch: int) -> int:
     facts: Any = network.pretrained_cfg
     return int(facts["input_size"][-1]) // patch
-
-
-def _load(network: nn.Module, path: Path, name: str) -> None:
-    """Every key of the file into the network and every key of the network from the file, classifiers apart."""
-    from timm.models import clean_state_dict
-
-    state = clean_state_dict(_read(path))
-    convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
-    if convert is not None:
-        # On a file of some other model timm's conversion breaks down; the comparison below then says what is wrong.
-        with suppress(RuntimeError, KeyError, ValueError, AttributeError, TypeError, IndexError):
-            state = convert(state, network)
-    facts: Any = network.pretrained_cfg
-    classifier = facts.get("classifier") or ()
-    heads = tuple(f"{head}." for head in ([classifier] if isinstance(classifier, str) else classifier))
-    own = network.state_dict()
-    state = {key: tensor for key, tensor in state.items() if key in own or not key.startswith(heads)}
-    faults = {
-        "missing": own.keys() - state.keys(),
-        "unexpected": state.keys() - own.keys(),
-        "of another shape": {
-            key for key in own.keys() & state.keys() if own[key].shape != getattr(state[key], "shape", None)
-        },
-    }
-    if any(faults.values()):
-        found = "; ".join(f"{len(keys)} keys {what}: {_few(keys)}" for what, keys in faults.items() if keys)
-        raise UserError(f"{path} does not hold timm model {name!r}: {found}; give the file of this model")
-    network.load_state_dict(state)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """The state dict in a file, out of the usual wrappings."""
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"there is no weights file {path}; give the teacher the path of an existing one") from None
-    except pickle.UnpicklingError:
-        raise UserError(
-            f"{path} holds more than tensors, or is no weights file; convert it to safetensors where you trust it"
-        ) from None
-    except (OSError, SafetensorError, RuntimeError, EOFError) as error:
-        raise UserError(f"the weights file {path} cannot be read: {error}") from None
-    for wrapping in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(wrapping), dict):
-            state = state[wrapping]
-    if not isinstance(state, dict):
-        raise UserError(f"{path} holds a {type(state).__name__}, not the named tensors of a model")
-    return state
-
-
-def _few(keys: set[str]) -> str:
-    names = sorted(keys)
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
