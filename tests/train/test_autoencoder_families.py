@@ -31,10 +31,7 @@ def train(play: Any) -> tuple[dict[str, float], dict[str, float]]:
     whole = batch()
     whole = whole._replace(images=whole.images[..., :1, :1].expand_as(whole.images).contiguous())
     draw = play.randomness(0, len(whole.images), WHOLE, torch.device("cpu"))
-    update = (
-        (lambda: play.update(whole, draw)) if isinstance(play.method, Repa) else (lambda: play.update(whole, draw, 0))
-    )
-    log = [{name: float(value) for name, value in update().items()} for _ in range(STEPS)]
+    log = [{name: float(value) for name, value in play.update(whole, draw, 0).items()} for _ in range(STEPS)]
     return log[0], log[-1]
 
 
