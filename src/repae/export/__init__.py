@@ -1,1 +1,1 @@
-"""Weights to the world and back: the reference's files, diffusers folders, model cards, the hub, and what a file holds."""
+"""Weights out and in: the reference's files, diffusers folders and their cards, the hub, and what a file holds."""

@@ -18,9 +18,9 @@ pipe = DiffusionPipeline.from_pretrained(FOLDER, custom_pipeline=FOLDER, trust_r
 images = pipe(class_labels=[0, 1, 2], seed=0).images
 ```
 
-`FOLDER` is this folder, or the name of this repository on the hub. The code that is trusted is `pipeline.py` and the file
-beside each part's weights; it needs torch and diffusers only. Image i depends on (seed, i) alone. `sampler` is `euler` or
-`heun` (probability-flow ODE) or `euler-maruyama` (SDE); `guidance_scale` acts for times in
+`FOLDER` is this folder, or the name of this repository on the hub. The code that is trusted is `pipeline.py` and the
+file beside each part's weights; it needs torch and diffusers only. Image i depends on (seed, i) alone. `sampler` is
+`euler` or `heun` (probability-flow ODE) or `euler-maruyama` (SDE); `guidance_scale` acts for times in
 [`guidance_low`, `guidance_high`], where 1 is noise and 0 is data."""
 
 _KL_USE = """\
@@ -41,11 +41,11 @@ The code that is trusted is `tiny_autoencoder.py`; it needs torch and diffusers 
 
 _NORMALISATION = """\
 `encode` gives latents as they are. A generator sees `(latent - latents_mean) / latents_std`, per channel, with the two
-lists in the autoencoder's `config.json`; `scaling_factor` is 1 and there is no shift, so nothing is applied twice. Before
-`decode`: `latent * latents_std + latents_mean`."""
+lists in the autoencoder's `config.json`; `scaling_factor` is 1 and there is no shift, so nothing is applied twice.
+Before `decode`: `latent * latents_std + latents_mean`."""
 
 _OWN_GENERATOR = """\
-This autoencoder was {trained}. **It needs a generator trained on it**: its latents are not those of the autoencoder that it
+This autoencoder {origin}. **It needs a generator trained on it**: its latents are not those of the autoencoder that it
 began as, and a generator for that one draws noise or wrong colours here."""
 
 
@@ -57,7 +57,8 @@ class Card:
         name: of the run.
         about: what its recipe is for.
         recipe: the resolved recipe, as plain data.
-        step: updates made.
+        training: its length, in words.
+        origin: how the autoencoder came about, in words.
         bundle: which weights these are.
         data: the images, in words.
         figures: of the evaluation, with "protocol", where there was one.
@@ -71,7 +72,8 @@ class Card:
     name: str
     about: str
     recipe: dict[str, Any]
-    step: int
+    training: str
+    origin: str
     bundle: str
     data: str
     figures: dict[str, Any] | None
@@ -84,13 +86,12 @@ class Card:
     def __str__(self) -> str:
         """Markdown, with the hub's header."""
         use = _PIPELINE_USE if self.generator else _TINY_USE if self.tiny else _KL_USE
-        trained = "trained jointly with its generator" if self._joint() else "not trained with a generator"
         parts = [
             self._header(),
             f"# {self.name}",
             self.about,
             f"## Use\n\n{use}",
-            f"## Latents\n\n{_NORMALISATION}\n\n{_OWN_GENERATOR.format(trained=trained)}",
+            f"## Latents\n\n{_NORMALISATION}\n\n{_OWN_GENERATOR.format(origin=self.origin)}",
             f"## How it was made\n\n{self._making()}",
             f"## Figures\n\n{self._figures()}",
             f"## Licence\n\n{self.licence or _NO_LICENCE}",
@@ -107,7 +108,7 @@ class Card:
         recipe = self.recipe
         rows = {
             "method": recipe["method"]["kind"],
-            "steps": f"{self.step:,} of {recipe['loop']['batch_size']} images",
+            "steps": self.training,
             "weights": f"bundle `{self.bundle}`",
             "data": self.data,
             "teachers": ", ".join(item.get("name") or item["kind"] for item in recipe["teachers"]) or "none",
@@ -122,7 +123,9 @@ class Card:
         if not self.figures:
             return "None were measured before the export."
         numbers = {name: value for name, value in self.figures.items() if isinstance(value, (int, float))}
-        table = "\n".join(["| figure | value |", "|---|---|", *(f"| {key} | {num:.4g} |" for key, num in numbers.items())])
+        table = "\n".join(
+            ["| figure | value |", "|---|---|", *(f"| {key} | {num:.4g} |" for key, num in numbers.items())]
+        )
         protocol = self.figures.get("protocol", {})
         words = ", ".join(
             f"{name} {protocol[name]}"
@@ -130,6 +133,3 @@ class Card:
             if name in protocol
         )
         return f"{table}\n\nProtocol: {words or 'not recorded'}."
-
-    def _joint(self) -> bool:
-        return self.recipe["method"]["kind"] in ("repa-e", "naive")

@@ -12,8 +12,8 @@ from torch import Tensor
 def digest(state: Mapping[str, Tensor]) -> str:
     """12 hexadecimal digits of the SHA-256 of all names, shapes and values.
 
-    An autoencoder of a run, of an exported folder and of a file of the reference that was converted have the same digest
-    if their weights are the same: the wrapper's prefix does not count.
+    An autoencoder of a run, of an exported folder and of a converted file of the reference have the same digest if
+    their weights are the same: the wrapper's prefix does not count.
     """
     total = hashlib.sha256()
     for name in sorted(state, key=_bare):

@@ -113,7 +113,9 @@ def read_pipeline(folder: Path) -> tuple[Bundle, dict[str, Any]]:
     """
     index = read_json(folder / INDEX)
     if index.get("_class_name") not in ("SiTPipeline", ["pipeline", "SiTPipeline"]):
-        raise UserError(f"{folder} holds the diffusers pipeline {index.get('_class_name')!r}; only SiTPipeline opens here")
+        raise UserError(
+            f"{folder} holds the diffusers pipeline {index.get('_class_name')!r}; only SiTPipeline opens here"
+        )
     vae, norm = read_vae(folder / "vae")
     if norm is None:
         raise UserError(f"{folder / 'vae'} has no latents_mean and latents_std; export it again")
@@ -224,7 +226,9 @@ def _kl_config(config: Mapping[str, Any]) -> KLConfig:
     unknown = {*blocks, *config["up_block_types"]} - known
     plain = all(config.get(name, True) for name in ("use_quant_conv", "use_post_quant_conv", "mid_block_add_attention"))
     if unknown or not plain or any(width % widths[0] for width in widths):
-        raise UserError(f"this AutoencoderKL has parts that are not built here: {', '.join(unknown) or 'see config.json'}")
+        raise UserError(
+            f"this AutoencoderKL has parts that are not built here: {', '.join(unknown) or 'see config.json'}"
+        )
     return KLConfig(
         latent_channels=config["latent_channels"],
         base_channels=widths[0],
@@ -238,7 +242,9 @@ def _load(module: torch.nn.Module, state: Mapping[str, Tensor], where: Path) -> 
     try:
         module.load_state_dict(dict(state))
     except RuntimeError as error:
-        raise UserError(f"the weights in {where} do not fit their config.json: {' '.join(str(error).split())[:300]}") from None
+        raise UserError(
+            f"the weights in {where} do not fit their config.json: {' '.join(str(error).split())[:300]}"
+        ) from None
     module.eval().requires_grad_(False)
 
 

@@ -27,13 +27,16 @@ def push(folder: Path, repository: str, *, endpoint: str | None = None, private:
         UserError: no exported folder, no token, no connection, or refused by the hub.
     """
     if not (folder / "README.md").is_file() or not any(folder.rglob("*.safetensors")):
-        raise UserError(f"{folder} is no exported folder: it has no model card or no weights; `repae export` writes both")
+        raise UserError(
+            f"{folder} is no exported folder: it has no model card or no weights; `repae export` writes both"
+        )
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
         raise UserError(f"--to is {repository!r}; allowed: ORGANISATION/NAME")
-    import httpx
     from huggingface_hub import HfApi, get_token
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
+    # What all errors of the hub's own HTTP library descend from, whichever library that is: requests, httpx, httpx2.
+    transport: type[Exception] = HfHubHTTPError.__bases__[0]
     if not get_token():
         raise UserError("there is no token for the hub: set HF_TOKEN, or run `hf auth login` once")
     api = HfApi(endpoint=endpoint)
@@ -48,10 +51,10 @@ def push(folder: Path, repository: str, *, endpoint: str | None = None, private:
         status = error.response.status_code
         remedy = "the token may not write there" if status in (401, 403) else "try again later"
         raise UserError(f"the hub refused {repository} with status {status}: {_first(error)}; {remedy}") from None
-    except (httpx.TransportError, OSError) as error:
+    except (OSError, transport) as error:
         raise UserError(
-            f"the hub at {api.endpoint} cannot be reached: {_first(error)}; the folder is complete, push it when there is "
-            "a connection"
+            f"the hub at {api.endpoint} cannot be reached: {_first(error)}; the folder is complete, push it when there "
+            "is a connection"
         ) from None
     return str(done.commit_url)
 

@@ -2,8 +2,8 @@
 
 Layouts (a dict written by ``torch.save``):
 
-- REPA-E, joint: ``model``, ``ema``, ``vae``, ``discriminator``, ``opt``, ``opt_vae``, ``opt_disc``, ``args``, ``steps``;
-  on a frozen autoencoder the same without the autoencoder's players. Statistics are in ``model`` and ``ema``.
+- REPA-E, joint: ``model``, ``ema``, ``vae``, ``discriminator``, ``opt``, ``opt_vae``, ``opt_disc``, ``args``
+  and ``steps``; on a frozen autoencoder the same without the autoencoder's players. Statistics are in ``model`` and ``ema``.
 - REPA: ``model``, ``ema``, ``opt``, ``args``, ``steps``; SiT: without ``steps``. No statistics: both scale by .18215.
 - a bare state dict of a SiT, or of an autoencoder with ``NAME-latents-stats.pt`` and ``NAME-discriminator-ckpt.pt``.
 
@@ -220,7 +220,8 @@ def _autoencoder(held: State, file: Path, statistics: Path | None) -> Contents:
         state = read_weights(judge)
         contents.discriminator = discriminator_sizes(state)
         contents.parts["discriminator"] = discriminator_from_reference(state)
-    contents.notes.append(f"statistics: {chosen or 'none'}; discriminator: {judge if judge.is_file() else 'none'}")
+    names = [place.name if place is not None and place.is_file() else "none" for place in (chosen, judge)]
+    contents.notes.append(f"statistics: {names[0]}; discriminator: {names[1]}")
     return contents
 
 
@@ -243,7 +244,9 @@ def _norm_entries(channels: int, statistics: Path | None, contents: Contents) ->
         scale, bias = read["latents_scale"].flatten().double(), read["latents_bias"].flatten()
     elif channels == SD_CHANNELS:
         scale, bias = torch.full((channels,), SD_SCALE, dtype=torch.float64), torch.zeros(channels)
-        contents.notes.append(f"it has no statistics of its own: latents are multiplied by {SD_SCALE}, as it was trained")
+        contents.notes.append(
+            f"it has no statistics of its own: latents are multiplied by {SD_SCALE}, as it was trained"
+        )
     else:
         raise UserError(
             f"this generator has no statistics and {channels} latent channels, for which no scale is known; "
@@ -301,7 +304,9 @@ def _path(settings: Mapping[str, Any], file: Path) -> str:
 
 def _with_projectors(state: State) -> State:
     """The state without projectors of width 0, which REPA has where it was trained without a teacher."""
-    empty = tuple(f"{name.removesuffix('4.bias')}" for name, value in state.items() if _is_last_bias(name) and not len(value))
+    empty = tuple(
+        f"{name.removesuffix('4.bias')}" for name, value in state.items() if _is_last_bias(name) and not len(value)
+    )
     return {name: value for name, value in state.items() if not name.startswith(empty)} if empty else state
 
 
@@ -330,4 +335,4 @@ def _plain(settings: dict[str, Any], file: Path) -> dict[str, Any]:
 
 def _bare(state: State) -> State:
     """The state of a module, where a part is an average, which also counts its updates."""
-    return state["module"] if "module" in state else state
+    return state.get("module", state)

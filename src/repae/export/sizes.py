@@ -51,7 +51,9 @@ def generator_sizes(state: State, settings: Mapping[str, Any], num_heads: int | 
     if rows - classes not in (0, 1):
         raise UserError(f"the label table has {rows} rows and the checkpoint names {classes} classes; neither fits")
     dropout = float(settings.get("cfg_prob") or 0.1) if rows > classes else 0.0
-    projectors = [_need(state, f"projectors.{k}.4.weight").shape[0] for k in range(_count(state, r"projectors\.(\d+)\."))]
+    projectors = [
+        _need(state, f"projectors.{k}.4.weight").shape[0] for k in range(_count(state, r"projectors\.(\d+)\."))
+    ]
     hidden = _need(state, "projectors.0.0.weight").shape[0] if projectors else 2048
     sit = SiTConfig(
         input_size=math.isqrt(positions.shape[1]) * patch,

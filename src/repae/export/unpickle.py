@@ -39,7 +39,16 @@ def read_weights(file: Path) -> dict[str, Any]:
             held = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(_refusal(file, str(error))) from None
-    except (SafetensorError, RuntimeError, EOFError, ValueError, AttributeError, IndexError, KeyError) as error:
+    except (
+        SafetensorError,
+        OSError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        TypeError,
+    ) as error:
         words = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{file} cannot be read as weights: {words[:200]}; is it complete?") from None
     if not isinstance(held, Mapping):

@@ -19,7 +19,7 @@ from repae.models.teachers.embedded import EmbeddedTeacherConfig
 from repae.models.teachers.targets import NoTargets, OnlineTargets, Targets
 from repae.models.teachers.timm import TimmTeacher as TimmNetwork
 from repae.recipes.footprint import Players, activations
-from repae.recipes.recipe import EmbeddedTeacher, FromWeights, LpipsPerceptual, Recipe, TimmTeacher
+from repae.recipes.recipe import EmbeddedTeacher, FromRun, FromWeights, LpipsPerceptual, Recipe, TimmTeacher
 from repae.runtime.device import pick_device
 from repae.train.build import build_discriminator, build_models, build_vae
 from repae.train.methods import Repa, VaeOnly
@@ -262,6 +262,8 @@ def _missing_weights(recipe: Recipe) -> Iterator[str]:
             f"vae: there are no weights at {recipe.start.path}; put them there (a diffusers folder, safetensors or the "
             "reference's .pt), or say where they are with --start.path PATH, or begin without: --start.kind scratch"
         )
+    if isinstance(recipe.start, FromRun) and not Path(recipe.start.path).is_dir():
+        yield f"start: there is no folder {recipe.start.path}; name a run, an import or an exported folder"
     if isinstance(recipe.perceptual, LpipsPerceptual):
         for name, what in (("vgg", "torchvision's VGG16"), ("linear", "LPIPS's linear layers")):
             path = getattr(recipe.perceptual, name)

@@ -17,6 +17,7 @@ from repae.recipes.place import Place, occupied, writable, write_environment
 from repae.recipes.plan import check_sizes
 from repae.recipes.recipe import Recipe
 from repae.recipes.stages import Interrupted, batches, started_vae, trained_teachers
+from repae.recipes.start import check_start, start_denoiser, start_discriminator
 from repae.report import build as build_report
 from repae.runtime.checkpoint import CheckpointStore
 from repae.runtime.distributed import barrier, is_main, world
@@ -47,6 +48,7 @@ def train(recipe: Recipe, runs: Path = Path("runs")) -> Path:
     folder = runs / recipe.name
     check_perceptual(recipe)
     check_sizes(recipe)
+    check_start(recipe)
     with occupied(recipe.runtime, runs) as place:
         dataset = recipe.data.open()
         if recipe.num_classes not in (None, dataset.num_classes):
@@ -87,7 +89,9 @@ def _step(recipe: Recipe, dataset: Dataset, place: Place) -> tuple[Step, list[di
     features = perceptual_features(recipe.perceptual, teachers.networks)
     if isinstance(recipe.method, VaeOnly):
         vae = started_vae(recipe, dataset, place)
-        return build_vae_step(recipe, vae, resolution=dataset.resolution, features=features, **build), [], meta
+        alone = build_vae_step(recipe, vae, resolution=dataset.resolution, features=features, **build)
+        start_discriminator(recipe, alone.discriminator)
+        return alone, [], meta
     models = build_models(
         recipe,
         resolution=dataset.resolution,
@@ -96,8 +100,10 @@ def _step(recipe: Recipe, dataset: Dataset, place: Place) -> tuple[Step, list[di
         targets=teachers.targets,
     )
     models.vae = started_vae(recipe, dataset, place)
-    with evaluating(models.vae):
-        models.latent_norm.set_statistics(*latent_statistics(models.vae, dataset, place.precision))
+    start_discriminator(recipe, models.discriminator)
+    if not start_denoiser(recipe, models.denoiser, models.latent_norm):
+        with evaluating(models.vae):
+            models.latent_norm.set_statistics(*latent_statistics(models.vae, dataset, place.precision))
     meta["z_dims"] = list(teachers.targets.dims)
     return build_step(recipe, models, features=features, **build), teachers.figures, meta
 

@@ -93,7 +93,8 @@ class SiTPipeline(DiffusionPipeline):
             guide_by_end: Heun's corrector is guided by the time at which it is evaluated, not by its step's start.
             last: Euler-Maruyama's last step: ``mean``, ``tweedie`` or ``euler``.
             batch_size: images at a time; it changes no image.
-            output_type: ``pil``; ``np``, uint8 ``[N, H, W, C]``; ``pt``, uint8 ``[N, C, H, W]``; ``latent``, normalised.
+            output_type: ``pil``; ``np``, uint8 ``[N, H, W, C]``; ``pt``, uint8 ``[N, C, H, W]``; or ``latent``, which
+                is normalised.
 
         Raises:
             ValueError: a label, sampler or setting that does not exist.
@@ -108,7 +109,8 @@ class SiTPipeline(DiffusionPipeline):
         among("output_type", output_type, ("pil", "np", "pt", "latent"))
         labels = self.labels(class_labels)
         drawn = []
-        for start in self.progress_bar(range(0, len(labels), batch_size)):
+        bar: Any = self.progress_bar
+        for start in bar(range(0, len(labels), batch_size)):
             y = labels[start : start + batch_size].to(self._execution_device)
             latents = self.draw(y, range(start, start + len(y)), seed, settings)
             drawn.append(latents if output_type == "latent" else self.decode(latents).cpu())
@@ -191,7 +193,7 @@ def noise(shape: tuple[int, ...], *key: int | str) -> Tensor:
 
 
 def ode(field: Field, x: Tensor, steps: int, guide_by_end: bool | None = None) -> Tensor:
-    """Euler's method on ``steps`` equal steps; Heun's where ``guide_by_end`` is a truth value, but for the last step."""
+    """Euler's method on ``steps`` equal steps; Heun's, but for the last step, where ``guide_by_end`` is not None."""
     now = x.to(widest(x.device))
     times = torch.linspace(1, 0, steps + 1, dtype=torch.float64).tolist()
     for t, t_next in pairwise(times):

@@ -60,7 +60,7 @@ class SiTTransformer2DModel(ModelMixin, ConfigMixin):
     def forward(
         self, hidden_states: Tensor, timestep: Tensor, class_labels: Tensor, return_dict: bool = True
     ) -> Transformer2DModelOutput | tuple[Tensor]:
-        """Velocity at latents ``[B, C, H, W]``, times ``[B]`` in [0, 1] and labels ``[B]``; the shape of the latents."""
+        """Velocity, shaped as the latents ``[B, C, H, W]``, at times ``[B]`` in [0, 1] and for labels ``[B]``."""
         patch, side = self.config["patch_size"], self.config["sample_size"] // self.config["patch_size"]
         tokens = self.x_embedder(hidden_states) + self.pos_embed
         condition = self.t_embedder(timestep) + self.y_embedder(class_labels)
@@ -95,7 +95,7 @@ class TimeEmbedder(nn.Module):
         t = t.to(torch.promote_types(t.dtype, torch.float32))
         exponent = torch.arange(FREQUENCIES, dtype=t.dtype, device=t.device) / FREQUENCIES
         angle = t[:, None] * torch.exp(-math.log(MAX_PERIOD) * exponent)
-        return self.mlp(torch.cat((angle.cos(), angle.sin()), dim=1).to(self.mlp[0].weight.dtype))
+        return self.mlp(torch.cat((angle.cos(), angle.sin()), dim=1).to(next(self.mlp.parameters()).dtype))
 
 
 class LabelEmbedder(nn.Module):
