@@ -2,8 +2,8 @@
 
 Layouts (a dict written by ``torch.save``):
 
-- REPA-E, joint: ``model``, ``ema``, ``vae``, ``discriminator``, ``opt``, ``opt_vae``, ``opt_disc``, ``args``
-  and ``steps``; on a frozen autoencoder the same without the autoencoder's players. Statistics are in ``model`` and ``ema``.
+- REPA-E, joint: ``model``, ``ema``, ``vae``, ``discriminator``, ``opt``, ``opt_vae``, ``opt_disc``, ``args``, and
+  ``steps``; on a frozen autoencoder the same without the autoencoder's players. ``model`` and ``ema`` hold statistics.
 - REPA: ``model``, ``ema``, ``opt``, ``args``, ``steps``; SiT: without ``steps``. No statistics: both scale by .18215.
 - a bare state dict of a SiT, or of an autoencoder with ``NAME-latents-stats.pt`` and ``NAME-discriminator-ckpt.pt``.
 

@@ -55,8 +55,7 @@ def check_start(recipe: Recipe) -> None:
 def start_denoiser(recipe: Recipe, denoiser: Denoiser, latent_norm: LatentNorm) -> bool:
     """Gives denoiser and normaliser what the run to start from has, and says whether it had statistics.
 
-    Projectors are taken over where both have them; where that run had no teacher, those of the recipe stay fresh, and
-    where the recipe has none, those of the run are left.
+    Projectors belong to teachers: they are taken over where number and widths are the same, and stay fresh otherwise.
 
     Raises:
         UserError: shapes that differ, of the label table for another number of classes above all.
@@ -71,9 +70,11 @@ def start_denoiser(recipe: Recipe, denoiser: Denoiser, latent_norm: LatentNorm) 
         log.warning("%s has no denoiser: this run's starts from random weights", path)
         return "latent_norm" in states
     taken = states["denoiser"]
-    if not denoiser.projectors or not any(name.startswith("projectors.") for name in taken):
-        own = {name: value for name, value in denoiser.state_dict().items() if name.startswith("projectors.")}
-        taken = {name: value for name, value in taken.items() if not name.startswith("projectors.")} | own
+    own, theirs = _projectors(denoiser.state_dict()), _projectors(taken)
+    if {name: value.shape for name, value in own.items()} != {name: value.shape for name, value in theirs.items()}:
+        if own and theirs:
+            log.warning("the projectors of %s are those of other teachers: this run's start from random weights", path)
+        taken = {name: value for name, value in taken.items() if name not in theirs} | own
     fit(denoiser, taken, f"the denoiser of {path} does not fit this run", _REMEDY)
     return "latent_norm" in states
 
@@ -90,6 +91,10 @@ def start_discriminator(recipe: Recipe, discriminator: nn.Module | None) -> None
     if state is not None:
         complaint = f"the discriminator of {recipe.start.path} does not fit this run"
         fit(unwrap(discriminator), state, complaint, _REMEDY)
+
+
+def _projectors(state: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in state.items() if name.startswith("projectors.")}
 
 
 def _recipe_of(path: Path) -> Recipe:
