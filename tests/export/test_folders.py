@@ -32,8 +32,9 @@ SAMPLERS = [
 def write(folder: Path, bundle: Bundle, *, sampler: Sampler = SAMPLERS[0], path: str = "linear") -> Path:
     guidance = GUIDED if bundle.null_label is not None else GUIDED.replace(scale=1.0)
     write_pipeline(
-        folder, bundle, path=path, sampler=sampler, guidance=guidance, class_names=["a", "b", "c"], resolution=32
-    )
+        folder, bundle, path=path, sampler=sampler, guidance=guidance, precision="fp32",
+        class_names=["a", "b", "c"], resolution=32,
+    )  # fmt: skip
     return folder
 
 
@@ -66,6 +67,21 @@ def test_the_pipeline_draws_our_images(kl: Bundle, kl_pipe: Any, sampler: Sample
     assert (ours.int() - theirs.int()).abs().max() <= 1
     other = kl_pipe(labels, seed=12, sampler=kind, num_inference_steps=4, output_type="pt").images
     assert (ours.int() - other.int()).abs().max() > 1
+
+
+def test_half_precision_is_ours_too(kl: Bundle, kl_pipe: Any) -> None:
+    """A run that samples under bf16 autocast is drawn under the same; a model cast as a whole still draws."""
+    labels, bf16 = torch.tensor([2, 0]), Precision("bf16", torch.device("cpu"))
+    kl_pipe.register_to_config(path="linear")
+    ours = generate(kl, labels, sampler=Euler(steps=4), path=LinearPath(), precision=bf16, guidance=GUIDED)
+    settings = {"sampler": "euler", "num_inference_steps": 4, "output_type": "pt"}
+    theirs = kl_pipe(labels, precision="bf16", **settings).images
+    exact = kl_pipe(labels, **settings).images
+    assert (ours.int() - theirs.int()).abs().max() <= 1
+    assert 5 * (ours != theirs).sum() < (ours != exact).sum()
+    cast = kl_pipe.to(torch.bfloat16)(labels, **settings).images
+    kl_pipe.to(torch.float32)
+    assert (cast.int() - exact.int()).abs().float().mean() < 4
 
 
 def test_the_pipelines_defaults_and_forms(kl: Bundle, kl_pipe: Any, tiny: Bundle, tmp_path: Path) -> None:
@@ -170,5 +186,5 @@ def test_what_a_folder_carries_needs_nothing_of_this_package() -> None:
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             for name in names:
                 assert name.split(".")[0] in (
-                    "__future__", "collections", "diffusers", "hashlib", "itertools", "math", "PIL", "torch", "typing"
+                    "__future__", "collections", "contextlib", "diffusers", "hashlib", "itertools", "math", "PIL", "torch", "typing"
                 )  # fmt: skip

@@ -22,8 +22,9 @@ from repae.runtime.checkpoint import CheckpointStore
 def test_a_pipeline_knows_its_autoencoder(kl: Bundle, tmp_path: Path) -> None:
     """Another autoencoder of the same sizes in its place is noticed, by digest and not by shape."""
     write_pipeline(
-        tmp_path, kl, path="linear", sampler=Euler(), guidance=Guidance(), class_names=["a", "b", "c"], resolution=32
-    )
+        tmp_path, kl, path="linear", sampler=Euler(), guidance=Guidance(), precision="fp32",
+        class_names=["a", "b", "c"], resolution=32,
+    )  # fmt: skip
     found = inspect(tmp_path)
     assert found.what == "diffusers pipeline SiTPipeline" and found.together.startswith("yes")
     assert found.facts["latent mean"] == "0.5, -1, 2, 0"

@@ -16,10 +16,11 @@ from PIL import Image
 import repae
 from repae.cli import main
 from repae.config import UserError
-from repae.models import KLConfig, LatentNorm
+from repae.models import Denoiser, KLConfig, LatentNorm
 from repae.recipes.exports import ExportSettings, export
 from repae.recipes.imports import ImportSettings, import_file
 from repae.recipes.load import load
+from repae.recipes.start import check_start, start_denoiser
 from repae.recipes.weights import load_vae, read_autoencoder
 from repae.runtime.checkpoint import CheckpointStore
 
@@ -207,10 +208,35 @@ def test_training_starts_from_the_players_of_an_import(
         want = source.read(first, theirs)
         want = want.get("module", want)
         for name, value in store.read(newest, part).items():
-            if not name.startswith("projectors.") and value.is_floating_point():
+            moves = name.startswith("projectors.") or (part == "discriminator" and "running" in name)
+            if value.is_floating_point() and not moves:
                 assert torch.allclose(value, want[name], atol=1e-6), f"{part}: {name}"
+    export(tmp_path / "tuned", ExportSettings(out=str(tmp_path / "reference"), format="reference"))
+    back, _ = import_file(tmp_path / "reference" / "0000001.pt", ImportSettings(out=str(tmp_path / "back")))
+    assert torch.equal(load(back).sample(torch.tensor([4])), load(tmp_path / "tuned").sample(torch.tensor([4])))
     average = store.read(newest, "ema_vae")["module"]
     assert torch.allclose(average["model.decoder.conv_in.weight"], files.weights("vae")["decoder.conv_in.weight"])
+
+
+def test_other_things_to_start_from(imported: Path, tmp_path: Path) -> None:
+    """An exported folder gives generator and statistics; an imported autoencoder gives itself and its discriminator."""
+    export(imported, ExportSettings(out=str(tmp_path / "pipe")))
+    recipe = load(imported).recipe.replace(start={"kind": "run", "path": str(tmp_path / "pipe")})
+    check_start(recipe)
+    denoiser, norm = Denoiser(load(imported).bundle.denoiser.sit.config, [7], 2, 16), LatentNorm(4)
+    assert start_denoiser(recipe, denoiser, norm)
+    assert torch.equal(denoiser.sit.pos_embed, files.weights("ema")["pos_embed"])
+    assert torch.allclose(norm.running_var, files.weights("ema")["bn.running_var"], rtol=1e-5)
+    file = files.write_autoencoder(tmp_path)
+    vae, _ = import_file(file, ImportSettings(out=str(tmp_path / "vae"), data=str(imported.parent / "none")))
+    argv = ["train", str(vae / "recipe.yaml"), "--init-from", str(vae), "--name=alone", "--runs", str(tmp_path), *TUNE]
+    data = load(imported).recipe.data.model_dump()["path"]
+    assert main([*argv, "--data.path", data, "--data.resolution=32"]) == 0
+    store = CheckpointStore(tmp_path / "alone" / "checkpoints")
+    newest = store.latest()
+    assert newest is not None
+    judge = store.read(newest, "discriminator")
+    assert torch.allclose(judge["main.0.weight"], files.weights("discriminator")["main.0.weight"], atol=1e-6)
 
 
 def test_a_start_that_does_not_fit_is_refused_before_anything(

@@ -73,6 +73,7 @@ def write_pipeline(
     path: str,
     sampler: Sampler,
     guidance: Guidance,
+    precision: str,
     class_names: list[str],
     resolution: int,
 ) -> None:
@@ -82,7 +83,7 @@ def write_pipeline(
         folder: an empty one.
         bundle: what is used together, on any device.
         path: the kind of path that the denoiser was trained on.
-        sampler, guidance: what a call does by default.
+        sampler, guidance, precision: what a call does by default.
         class_names: one for each class.
         resolution: side of the images.
     """
@@ -99,6 +100,7 @@ def write_pipeline(
         "sampler": sampler.model_dump()["kind"],
         **defaults,
         **{f"guidance_{name}": value for name, value in guidance.model_dump().items()},
+        "precision": precision,
         "id2label": {str(number): name for number, name in enumerate(class_names)},
     }
     write_atomic(folder / INDEX, json.dumps(index, indent=2) + "\n")

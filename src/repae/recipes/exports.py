@@ -91,11 +91,12 @@ def _write_pipeline(folder: Path, place: Path, settings: ExportSettings) -> None
         path=recipe.path.kind,
         sampler=preview.sampler,
         guidance=preview.guidance if guided else preview.guidance.replace(scale=1.0),
+        precision=recipe.runtime.precision,
         class_names=run.meta["class_names"],
         resolution=run.meta["resolution"],
     )
     digests = {"generator": digest(bundle.denoiser.sit.state_dict()), "autoencoder": digest(bundle.vae.state_dict())}
-    figures = _figures(folder, bundle.name, recipe)
+    figures = _figures(folder, bundle.name, recipe, run.step)
     tiny = isinstance(bundle.vae, TinyAutoencoder)
     _describe(place, recipe, run.meta, run.step, bundle.name, digests, figures, settings.license, tiny)
 
@@ -113,7 +114,7 @@ def _write_autoencoder(folder: Path, place: Path, settings: ExportSettings) -> N
     name = own_part(store, newest, 1) or ""
     bundle = recipe.bundle if not isinstance(recipe.method, VaeOnly) else "ema" if name.startswith("ema_") else "live"
     tiny = isinstance(vae, TinyAutoencoder)
-    figures = _figures(folder, bundle, recipe)
+    figures = _figures(folder, bundle, recipe, saved.step)
     _describe(place, recipe, saved.meta, saved.step, bundle, digests, figures, settings.license, tiny)
 
 
@@ -150,8 +151,8 @@ def _has_reference_settings(newest: Path) -> bool:
 
 
 def _args(recipe: Recipe, meta: dict[str, Any]) -> dict[str, Any]:
-    """The reference's settings of a run that was trained here, as far as its `generate.py` and the import read them."""
-    sit = recipe.sit.sit(1 * recipe.sit.patch_size, recipe.vae.latent_channels, len(meta["class_names"]))
+    """Settings of a run that was trained here under the reference's names, as far as our import reads them."""
+    sit = recipe.sit.sit(recipe.sit.patch_size, recipe.vae.latent_channels, len(meta["class_names"]))
     weights = recipe.method.model_dump(exclude={"kind"})
     return {
         "exp_name": recipe.name,
@@ -165,7 +166,7 @@ def _args(recipe: Recipe, meta: dict[str, Any]) -> dict[str, Any]:
         "bn_momentum": recipe.latent_norm.momentum,
         "path_type": recipe.path.kind,
         "prediction": "v",
-        "weighting": recipe.time.kind,
+        "weighting": recipe.time.kind.replace("-", ""),
         "resolution": meta["resolution"],
         **weights,
     }
@@ -224,10 +225,13 @@ def _origin_of_autoencoder(recipe: Recipe, imported: dict[str, Any]) -> str:
     return "was trained without a generator" if isinstance(recipe.method, VaeOnly) else "was frozen under its generator"
 
 
-def _figures(folder: Path, bundle: str, recipe: Recipe) -> dict[str, Any] | None:
-    """What `repae evaluate` measured of these very weights, if it did."""
+def _figures(folder: Path, bundle: str, recipe: Recipe, step: int) -> dict[str, Any] | None:
+    """What `repae evaluate` measured of these very weights, if it did and the run has not gone on since."""
     file = folder / ("evaluation.json" if bundle == recipe.bundle else f"evaluation-{bundle}.json")
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    if not file.is_file():
+        return None
+    figures = json.loads(file.read_text(encoding="utf-8"))
+    return figures if figures["protocol"]["step"] == step else None
 
 
 def _run(folder: Path) -> Path:

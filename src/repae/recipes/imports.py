@@ -13,7 +13,7 @@ from repae.config import Config, UserError, write_atomic
 from repae.data import DigitsConfig, FolderConfig
 from repae.export.reference import Contents, read_reference
 from repae.models.autoencoders import Autoencoder, KLConfig
-from repae.recipes.recipe import Recipe
+from repae.recipes.recipe import Recipe, RuntimeConfig
 from repae.recipes.weights import read_autoencoder
 from repae.runtime.checkpoint import CheckpointStore
 from repae.train.methods import Repa, RepaE, VaeOnly
@@ -148,6 +148,8 @@ def _recipe(contents: Contents, name: str, file: Path, settings: ImportSettings)
         "vae": vae,
         "discriminator": _discriminator(contents),
         "data": folder if channels == 3 or settings.data else DigitsConfig(resolution=resolution),  # type: ignore[arg-type]
+        # The reference draws its images in float32.
+        "runtime": RuntimeConfig(precision="fp32"),
         "bundle": "reference" if sizes is not None else "live",
     }
     if sizes is not None:

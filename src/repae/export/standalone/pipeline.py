@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from itertools import pairwise
 from typing import Any
 
@@ -25,6 +26,7 @@ LAST_STEP_SIZE = 0.04
 SAMPLERS = ("euler", "heun", "euler-maruyama")
 LAST_STEPS = ("mean", "tweedie", "euler")
 PATHS = ("linear", "cosine")
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 Field = Callable[[Tensor, float, float], Tensor]
 """``field(x, t, start)``: velocity at time t, guided if ``start`` lies in the guidance interval."""
@@ -37,7 +39,8 @@ class SiTPipeline(DiffusionPipeline):
         transformer: the SiT; its latents are normalised.
         vae: its autoencoder, whose configuration holds ``latents_mean`` and ``latents_std``.
         path: ``linear`` or ``cosine``, the path that the SiT was trained on.
-        sampler, steps, guidance_scale, guidance_low, guidance_high, guide_by_end, last: what a call does by default.
+        sampler, steps, guidance_scale, guidance_low, guidance_high, guide_by_end, last, precision: what a call does by
+            default.
         id2label: names of the classes.
     """
 
@@ -55,6 +58,7 @@ class SiTPipeline(DiffusionPipeline):
         guidance_high: float = 1.0,
         guide_by_end: bool = False,
         last: str = "mean",
+        precision: str = "fp32",
         id2label: dict[str, str] | None = None,
     ) -> None:
         super().__init__()
@@ -62,7 +66,8 @@ class SiTPipeline(DiffusionPipeline):
         self.register_modules(transformer=transformer, vae=vae)
         self.register_to_config(
             path=path, sampler=sampler, steps=steps, guidance_scale=guidance_scale, guidance_low=guidance_low,
-            guidance_high=guidance_high, guide_by_end=guide_by_end, last=last, id2label=id2label,
+            guidance_high=guidance_high, guide_by_end=guide_by_end, last=last, precision=precision,
+            id2label=id2label,
         )  # fmt: skip
 
     @torch.no_grad()
@@ -77,6 +82,7 @@ class SiTPipeline(DiffusionPipeline):
         guidance_high: float | None = None,
         guide_by_end: bool | None = None,
         last: str | None = None,
+        precision: str | None = None,
         batch_size: int = 256,
         output_type: str = "pil",
         return_dict: bool = True,
@@ -92,6 +98,8 @@ class SiTPipeline(DiffusionPipeline):
             guidance_low, guidance_high: the closed interval of times in which it acts.
             guide_by_end: Heun's corrector is guided by the time at which it is evaluated, not by its step's start.
             last: Euler-Maruyama's last step: ``mean``, ``tweedie`` or ``euler``.
+            precision: of the transformer's products: ``fp32``, ``bf16`` or ``fp16``; latents are decoded as the
+                autoencoder is stored.
             batch_size: images at a time; it changes no image.
             output_type: ``pil``; ``np``, uint8 ``[N, H, W, C]``; ``pt``, uint8 ``[N, C, H, W]``; or ``latent``, which
                 is normalised.
@@ -102,10 +110,12 @@ class SiTPipeline(DiffusionPipeline):
         given = {
             "sampler": sampler, "steps": num_inference_steps, "guidance_scale": guidance_scale,
             "guidance_low": guidance_low, "guidance_high": guidance_high, "guide_by_end": guide_by_end, "last": last,
+            "precision": precision,
         }  # fmt: skip
         settings = {name: self.config[name] if value is None else value for name, value in given.items()}
         among("sampler", settings["sampler"], SAMPLERS)
         among("last", settings["last"], LAST_STEPS)
+        among("precision", settings["precision"], tuple(PRECISIONS))
         among("output_type", output_type, ("pil", "np", "pt", "latent"))
         labels = self.labels(class_labels)
         drawn = []
@@ -152,11 +162,14 @@ class SiTPipeline(DiffusionPipeline):
         config = self.transformer.config
         if scale < 1 or (scale > 1 and not config["null_class"]):
             raise ValueError(f"guidance_scale is {scale}; at least 1 is allowed, and only 1 without a null class")
+        dtype = PRECISIONS[settings["precision"]]
         nobody = torch.full_like(labels, config["num_classes"])
 
         def network(x: Tensor, t: float, y: Tensor) -> Tensor:
             times = torch.full((len(x),), t, dtype=x.dtype, device=x.device)
-            return self.transformer(x.to(self.transformer.dtype), times, y, return_dict=False)[0].float()
+            half = dtype != torch.float32 and x.device.type != "mps"
+            with torch.autocast(x.device.type, dtype, cache_enabled=False) if half else nullcontext():
+                return self.transformer(x.to(self.transformer.dtype), times, y, return_dict=False)[0].float()
 
         def field(x: Tensor, t: float, start: float) -> Tensor:
             if not (scale > 1 and low <= start <= high):
