@@ -69,18 +69,17 @@ def test_the_pipeline_draws_our_images(kl: Bundle, kl_pipe: Any, sampler: Sample
     assert (ours.int() - other.int()).abs().max() > 1
 
 
-def test_half_precision_is_ours_too(kl: Bundle, kl_pipe: Any) -> None:
+def test_half_precision_is_ours_too(kl: Bundle, tmp_path: Path) -> None:
     """A run that samples under bf16 autocast is drawn under the same; a model cast as a whole still draws."""
     labels, bf16 = torch.tensor([2, 0]), Precision("bf16", torch.device("cpu"))
-    kl_pipe.register_to_config(path="linear")
+    pipe = opened(write(tmp_path, kl))
     ours = generate(kl, labels, sampler=Euler(steps=4), path=LinearPath(), precision=bf16, guidance=GUIDED)
-    settings = {"sampler": "euler", "num_inference_steps": 4, "output_type": "pt"}
-    theirs = kl_pipe(labels, precision="bf16", **settings).images
-    exact = kl_pipe(labels, **settings).images
+    settings = {"num_inference_steps": 4, "output_type": "pt"}
+    theirs = pipe(labels, precision="bf16", **settings).images
+    exact = pipe(labels, **settings).images
     assert (ours.int() - theirs.int()).abs().max() <= 1
     assert 5 * (ours != theirs).sum() < (ours != exact).sum()
-    cast = kl_pipe.to(torch.bfloat16)(labels, **settings).images
-    kl_pipe.to(torch.float32)
+    cast = pipe.to(torch.bfloat16)(labels, **settings).images
     assert (cast.int() - exact.int()).abs().float().mean() < 4
 
 
@@ -186,5 +185,6 @@ def test_what_a_folder_carries_needs_nothing_of_this_package() -> None:
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             for name in names:
                 assert name.split(".")[0] in (
-                    "__future__", "collections", "contextlib", "diffusers", "hashlib", "itertools", "math", "PIL", "torch", "typing"
+                    "__future__", "collections", "contextlib", "diffusers", "hashlib", "itertools", "math", "PIL",
+                    "torch", "typing",
                 )  # fmt: skip

@@ -44,7 +44,8 @@ def test_the_unread_half_of_the_output_is_left_out() -> None:
     theirs, ours = original(4), SiT(CONFIG).double().eval()
     ours.load_state_dict(without_sigma(theirs.state_dict(), 2))
     x, t, y = points()
-    velocity, _ = theirs(x, t, y).chunk(2, dim=1)
+    tokens, condition = theirs.embed(x, t, y)
+    velocity, _ = theirs.final(theirs.run(tokens, condition), condition).chunk(2, dim=1)
     assert torch.allclose(ours(x, t, y), velocity, rtol=0, atol=1e-13)
 
 

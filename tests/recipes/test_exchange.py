@@ -16,6 +16,7 @@ from PIL import Image
 import repae
 from repae.cli import main
 from repae.config import UserError
+from repae.flow import Euler
 from repae.models import Denoiser, KLConfig, LatentNorm
 from repae.recipes.exports import ExportSettings, export
 from repae.recipes.imports import ImportSettings, import_file
@@ -65,9 +66,9 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     def words(*argv: object) -> str:
         capsys.readouterr()
         assert main([str(word) for word in argv]) == 2
-        error = capsys.readouterr().err
-        assert error.startswith("error: ") and error.count("\n") == 1
-        return error
+        errors = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("WARNING")]
+        assert errors[-1].startswith("error: ") and sum(line.startswith("error: ") for line in errors) == 1
+        return errors[-1]
 
     return words
 
@@ -213,7 +214,8 @@ def test_training_starts_from_the_players_of_an_import(
                 assert torch.allclose(value, want[name], atol=1e-6), f"{part}: {name}"
     export(tmp_path / "tuned", ExportSettings(out=str(tmp_path / "reference"), format="reference"))
     back, _ = import_file(tmp_path / "reference" / "0000001.pt", ImportSettings(out=str(tmp_path / "back")))
-    assert torch.equal(load(back).sample(torch.tensor([4])), load(tmp_path / "tuned").sample(torch.tensor([4])))
+    one, other = (load(place).sample(torch.tensor([4]), sampler=Euler(steps=2)) for place in (back, tmp_path / "tuned"))
+    assert torch.equal(one, other)
     average = store.read(newest, "ema_vae")["module"]
     assert torch.allclose(average["model.decoder.conv_in.weight"], files.weights("vae")["decoder.conv_in.weight"])
 

@@ -314,7 +314,7 @@ def _is_last_bias(name: str) -> bool:
     return re.fullmatch(r"projectors\.\d+\.4\.bias", name) is not None
 
 
-def _unwrapped(state: Mapping[str, Tensor]) -> State:
+def _unwrapped(state: Mapping[str, Any]) -> State:
     for prefix in _WRAPPERS:
         if all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): value for name, value in state.items()}
