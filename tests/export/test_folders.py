@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from repae.config import UserError
 from repae.export.digest import digest
-from repae.export.folders import default_sampler, read_pipeline, read_vae, write_pipeline, write_vae
+from repae.export.folders import WEIGHTS, default_sampler, read_pipeline, read_vae, write_pipeline, write_vae
 from repae.flow import CosinePath, Euler, EulerMaruyama, Guidance, Heun, LinearPath, Sampler
 from repae.flow import Path as FlowPath
 from repae.models import Bundle, KLConfig
+from repae.recipes.weights import load_vae
 from repae.runtime.precision import Precision
 from repae.sample import generate
 
@@ -145,6 +147,25 @@ def test_the_way_back(kl: Bundle, tiny: Bundle, tmp_path: Path) -> None:
         assert index == json.loads((tmp_path / name / "model_index.json").read_text())
         assert torch.allclose(back.latent_norm.running_var, bundle.latent_norm.running_var, rtol=1e-5, atol=1e-9)
         assert default_sampler(index)[0] == sampler
+
+
+def test_published_files_of_an_older_diffusers_open(kl: Bundle, tmp_path: Path) -> None:
+    """Stable Diffusion's autoencoder, on which REPA and SiT were trained, has other names in its attention."""
+    write_vae(tmp_path, kl.vae, None, 32)
+    file = tmp_path / WEIGHTS
+    names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    old = {}
+    for name, value in load_file(file).items():
+        for new, former in names.items():
+            name = name.replace(f".{new}.", f".{former}.")
+        old[name] = value
+    assert sum(".query." in name for name in old) >= 4
+    save_file(old, file)
+    vae, norm = read_vae(tmp_path)
+    assert norm is None and digest(vae.state_dict()) == digest(kl.vae.state_dict())
+    again = KLConfig(**kl.vae.config.model_dump()).build(3)  # type: ignore[attr-defined]
+    load_vae(again, tmp_path)
+    assert digest(again.state_dict()) == digest(kl.vae.state_dict())
 
 
 def test_what_does_not_fit_is_refused(kl: Bundle, tmp_path: Path) -> None:

@@ -111,6 +111,8 @@ def test_an_exported_folder_opens_as_the_run_does(imported: Path, tmp_path: Path
     assert sorted(path.name for path in out.parent.iterdir()) == ["folder"]
     with pytest.raises(UserError, match="exported from bundle 'reference'"):
         load(out, "live")
+    with pytest.raises(UserError, match="ema_vae is missing"):
+        export(imported, ExportSettings(out=str(tmp_path / "again"), format="reference", bundle="ema"))
     with pytest.raises(UserError, match="not empty"):
         export(imported, ExportSettings(out=str(out)))
     with pytest.raises(UserError, match="already"):

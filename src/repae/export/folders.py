@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from importlib import resources
@@ -154,7 +155,7 @@ def read_vae(folder: Path) -> tuple[Autoencoder, LatentNorm | None]:
         vae: Autoencoder = sizes.build(config["in_channels"])
     elif kind == "AutoencoderKL":
         vae = _kl_config(config).build(config["in_channels"])
-        state = {f"model.{name}": value for name, value in state.items()}
+        state = {f"model.{name}": value for name, value in renamed_attention(state).items()}
     else:
         raise UserError(f"{folder} holds a {kind}; allowed: AutoencoderKL, TinyAutoencoder")
     _load(vae, state, folder)
@@ -165,6 +166,16 @@ def read_vae(folder: Path) -> tuple[Autoencoder, LatentNorm | None]:
     std = torch.tensor(config["latents_std"], dtype=torch.float64)
     norm.set_statistics(torch.tensor(config["latents_mean"]), (std.square() - norm.eps).clamp_min(1e-12).sqrt())
     return vae, norm
+
+
+def renamed_attention(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """An autoencoder's weights with diffusers' present names of attention; published files of 2022 have the first ones.
+
+    Those of Stable Diffusion, which REPA and SiT were trained on, are among them.
+    """
+    names = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+    pattern = re.compile(rf"(attentions\.\d+)\.({'|'.join(names)})\.")
+    return {pattern.sub(lambda found: f"{found[1]}.{names[found[2]]}.", key): value for key, value in state.items()}
 
 
 def read_json(path: Path) -> dict[str, Any]:

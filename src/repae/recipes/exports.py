@@ -125,7 +125,7 @@ def _write_reference(folder: Path, place: Path, settings: ExportSettings) -> Non
     if settings.license is not None:
         raise UserError("--license belongs to a model card, which the reference's format has not")
     parts = _parts(store, newest)
-    bundle = BUNDLES[settings.bundle or ("live" if isinstance(recipe.method, VaeOnly) else recipe.bundle)]
+    bundle = _bundle(store, newest, settings.bundle)
     if recipe.vae.kind != "kl":
         raise UserError(f"the reference has no autoencoder of kind {recipe.vae.kind!r}; use --format diffusers")
     if settings.part == "vae" or isinstance(recipe.method, VaeOnly):
@@ -141,13 +141,19 @@ def _write_reference(folder: Path, place: Path, settings: ExportSettings) -> Non
 def _parts(store: CheckpointStore, newest: Path) -> dict[str, Any]:
     """States of the weights of a checkpoint and of what was imported with them, by part."""
     wanted = {part for bundle in BUNDLES.values() for part in bundle} | {"discriminator", "reference"}
-    state_only = _has_reference_settings(newest)
-    present = {file.stem for file in newest.glob("*.safetensors")} | ({"reference"} if state_only else set())
+    present = json.loads((newest / "state.json").read_text(encoding="utf-8"))["parts"].keys()
     return {part: store.read(newest, part) for part in wanted & present}
 
 
-def _has_reference_settings(newest: Path) -> bool:
-    return "reference" in json.loads((newest / "state.json").read_text())["parts"]
+def _bundle(store: CheckpointStore, newest: Path, name: BundleName | None) -> tuple[str, str, str]:
+    """Parts of the bundle that was asked for, or of the run's own as far as it has them."""
+    if name is None:
+        denoiser, vae, norm = (own_part(store, newest, place) or "" for place in range(3))
+        return denoiser, vae, norm
+    missing = [part for part in BUNDLES[name] if not (newest / f"{part}.safetensors").is_file()]
+    if missing:
+        raise UserError(f"bundle {name!r} is not in {newest}: {', '.join(missing)} is missing; leave --bundle out")
+    return BUNDLES[name]
 
 
 def _args(recipe: Recipe, meta: dict[str, Any]) -> dict[str, Any]:

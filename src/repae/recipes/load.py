@@ -13,7 +13,6 @@ from torch import Tensor
 from repae.config import UserError, check
 from repae.export.folders import INDEX, WEIGHTS, read_json, read_pipeline
 from repae.flow import Guidance, Sampler
-from repae.models.autoencoders import Autoencoder
 from repae.models.bundle import Bundle
 from repae.models.denoiser import Denoiser
 from repae.models.latent_norm import LatentNorm
@@ -119,16 +118,6 @@ def _exported(folder: Path, bundle: str | None, device: str | torch.device) -> R
     for module in parts:
         module.to(device)
     return Run(folder, recipe, origin["meta"], origin["step"], Bundle(origin["bundle"], *parts))
-
-
-def load_autoencoder(folder: str | Path, *, device: str | torch.device = "cpu") -> tuple[Recipe, Autoencoder]:
-    """Opens the averaged autoencoder of a run that trained an autoencoder only."""
-    store, newest = _newest(Path(folder))
-    meta = store.describe(newest).meta
-    recipe = check(Recipe, meta["recipe"], str(newest))
-    vae = build_vae(recipe, meta["image_channels"])
-    vae.load_state_dict(store.read(newest, "ema_vae")["module"])
-    return recipe, vae.to(device).eval().requires_grad_(False)
 
 
 def _newest(folder: Path) -> tuple[CheckpointStore, Path]:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from repae.config import UserError, check
-from repae.export.folders import WEIGHTS, read_vae
+from repae.export.folders import WEIGHTS, read_vae, renamed_attention
 from repae.export.unpickle import read_weights
 from repae.models.autoencoders import Autoencoder, KLAutoencoder
 from repae.models.latent_norm import LatentNorm
@@ -36,7 +36,7 @@ def load_vae(vae: Autoencoder, path: Path) -> None:
         if any(name.startswith("encoder.down.") for name in state):
             state = vae_from_reference(state)
         else:
-            state = {f"model.{name}": tensor for name, tensor in state.items()}
+            state = {f"model.{name}": tensor for name, tensor in renamed_attention(state).items()}
     fit(vae, state, f"{path} does not hold the weights of this autoencoder", "choose the vae that they belong to")
 
 
