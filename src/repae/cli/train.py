@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 from repae.cli.words import INTERRUPTED, Command, Words, is_first, say
+from repae.config import UserError
 
 _TRAIN_MORE = """\
 RECIPE is a name from `repae recipes`, or the path of a recipe.yaml, such as the one in every run's folder.
@@ -18,6 +20,7 @@ The run's folder is runs/NAME; the same command goes on where a killed one stopp
   torchrun --nproc-per-node 8 -m repae train repae-sdvae-xl2
 
   --dry-run             build everything without memory, print sizes and what is missing, train nothing
+  --init-from FOLDER    start from the players of a run, an import or an exported folder of the same sizes
   --losses-from FILE    loss weights from a file in the guide's form (l1_lpips_kl_gan.yaml); single fields win over it
   --runs FOLDER         where runs are kept (runs)
   --FIELD VALUE         any field of the recipe, listed below. A list is given as 0.9,0.99, nothing as none; another
@@ -29,6 +32,7 @@ def _train(words: Words) -> int:
     name = words.only("the recipe, a name from `repae recipes` or the path of a recipe.yaml,")
     runs, losses = Path(words.take("runs") or "runs"), words.take("losses-from")
     dry_run = words.switch("dry-run")
+    _read_init_from(words)
     from repae.recipes.catalogue import compose
     from repae.recipes.plan import plan
 
@@ -47,6 +51,16 @@ def _train(words: Words) -> int:
         return INTERRUPTED
     say(f"done: {folder / 'report.html'}")
     return 0
+
+
+def _read_init_from(words: Words) -> None:
+    """``--init-from FOLDER`` is the start of kind "run"."""
+    source = words.take("init-from")
+    if source is None:
+        return
+    if any(name.partition(".")[0] == "start" for name in words.options):
+        raise UserError("--init-from and --start say the same thing twice; give one of them")
+    words.options["start"] = json.dumps({"kind": "run", "path": source})
 
 
 def _train_fields(words: Words) -> str:

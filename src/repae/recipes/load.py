@@ -1,4 +1,4 @@
-"""A finished or unfinished run, opened again: one bundle of what belongs together."""
+"""A run, an import or an exported folder, opened again: one bundle of what belongs together."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from repae.config import UserError, check
+from repae.export.folders import INDEX, WEIGHTS, read_json, read_pipeline
 from repae.flow import Guidance, Sampler
-from repae.models.autoencoders import Autoencoder
 from repae.models.bundle import Bundle
 from repae.models.denoiser import Denoiser
 from repae.models.latent_norm import LatentNorm
@@ -24,10 +24,13 @@ from repae.train.build import build_vae, latent_side
 from repae.train.methods import VaeOnly
 from repae.train.state import BUNDLES
 
+ORIGIN = "repae.json"
+"""What an exported folder says of the run that it was made of."""
+
 
 @dataclass(frozen=True)
 class Run:
-    """A run on disk: its recipe, the checkpoint that was read, and the bundle."""
+    """A run or an exported folder on disk: its recipe, what the checkpoint that was read says, and the bundle."""
 
     folder: Path
     recipe: Recipe
@@ -71,11 +74,11 @@ class Run:
 def load(
     folder: str | Path, bundle: str | None = None, *, step: int | None = None, device: str | torch.device = "cpu"
 ) -> Run:
-    """Opens a run.
+    """Opens a run, what `repae import` wrote, or a diffusers folder that `repae export` wrote.
 
     Args:
-        folder: ``runs/NAME``.
-        bundle: which weights; the recipe's own choice by default.
+        folder: ``runs/NAME``, or the other folder.
+        bundle: which weights; the recipe's own choice by default. An exported folder has only the one it was made of.
         step: of which checkpoint; the newest by default.
         device: where to.
 
@@ -83,6 +86,8 @@ def load(
         UserError: no run there, no checkpoint yet or none of that step, a run without a denoiser, or an unknown bundle.
     """
     folder = Path(folder)
+    if (folder / INDEX).is_file():
+        return _exported(folder, bundle, device)
     store, checkpoint = _newest(folder)
     if step is not None:
         checkpoint = store.at(step)
@@ -100,25 +105,34 @@ def load(
     denoiser = Denoiser(sit, meta["z_dims"], recipe.sit.encoder_depth, recipe.sit.projector_dim, recipe.sit.projector)
     norm = LatentNorm(vae.latent_channels, eps=recipe.latent_norm.eps, momentum=recipe.latent_norm.momentum)
     for part, module in zip(BUNDLES[name], (denoiser, vae, norm), strict=True):
+        if not (checkpoint / f"{part}.safetensors").is_file():
+            raise UserError(f"{folder} has no part {part!r}, hence no bundle {name!r}; its own is {recipe.bundle!r}")
         state = store.read(checkpoint, part)
         module.load_state_dict(state["module"] if part.startswith("ema_") else state)
         module.to(device).eval().requires_grad_(False)
     return Run(folder, recipe, meta, saved.step, Bundle(name, denoiser, vae, norm))
 
 
-def load_autoencoder(folder: str | Path, *, device: str | torch.device = "cpu") -> tuple[Recipe, Autoencoder]:
-    """Opens the averaged autoencoder of a run that trained an autoencoder only."""
-    store, newest = _newest(Path(folder))
-    meta = store.describe(newest).meta
-    recipe = check(Recipe, meta["recipe"], str(newest))
-    vae = build_vae(recipe, meta["image_channels"])
-    vae.load_state_dict(store.read(newest, "ema_vae")["module"])
-    return recipe, vae.to(device).eval().requires_grad_(False)
+def _exported(folder: Path, bundle: str | None, device: str | torch.device) -> Run:
+    held, _ = read_pipeline(folder)
+    origin = read_json(folder / ORIGIN)
+    if bundle not in (None, origin["bundle"]):
+        raise UserError(f"{folder} was exported from bundle {origin['bundle']!r}; {bundle!r} is in the run alone")
+    recipe = Recipe.from_yaml(folder / "recipe.yaml")
+    parts = (held.denoiser, held.vae, held.latent_norm)
+    for module in parts:
+        module.to(device)
+    return Run(folder, recipe, origin["meta"], origin["step"], Bundle(origin["bundle"], *parts))
 
 
 def _newest(folder: Path) -> tuple[CheckpointStore, Path]:
+    if (folder / WEIGHTS).is_file():
+        raise UserError(f"{folder} holds an autoencoder only; it has no denoiser to sample from")
     if not (folder / "recipe.yaml").is_file():
-        raise UserError(f"{folder} is no run: it has no recipe.yaml; give the folder that `repae train` named")
+        raise UserError(
+            f"{folder} is no run: it has no recipe.yaml; give the folder that `repae train` named; "
+            "a file of weights is imported first: `repae import FILE --out FOLDER`"
+        )
     store = CheckpointStore(folder / "checkpoints")
     newest = store.latest()
     if newest is None:

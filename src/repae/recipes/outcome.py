@@ -62,7 +62,7 @@ def demo(runs: Path = Path("runs")) -> Path:
 
 def _same_data(run: Run) -> Dataset:
     dataset = run.recipe.data.open()
-    if dataset.fingerprint != run.meta["data"]:
+    if run.meta["data"] is not None and dataset.fingerprint != run.meta["data"]:  # nobody knows an import's data
         raise UserError(
             f"the data of {run.folder} have changed since it was trained: their fingerprint was {run.meta['data']}, is "
             f"now {dataset.fingerprint}; figures on other images would not be comparable. Restore the data"

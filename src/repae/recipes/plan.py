@@ -23,7 +23,7 @@ from repae.models.teachers.targets import NoTargets, OnlineTargets, Targets
 from repae.models.teachers.timm import TimmTeacher as TimmNetwork
 from repae.recipes.footprint import Players, activations
 from repae.recipes.perceptual import perceptual_files
-from repae.recipes.recipe import EmbeddedTeacher, FromPublished, FromWeights, Recipe, TimmTeacher
+from repae.recipes.recipe import EmbeddedTeacher, FromPublished, FromRun, FromWeights, Recipe, TimmTeacher
 from repae.runtime.device import pick_device
 from repae.train.build import build_discriminator, build_models, build_vae
 from repae.train.methods import Repa, VaeOnly
@@ -289,6 +289,8 @@ def _missing_weights(recipe: Recipe) -> Iterator[str]:
         )
     if isinstance(recipe.start, FromPublished):
         yield from _missing_published(recipe.vae)
+    if isinstance(recipe.start, FromRun) and not Path(recipe.start.path).is_dir():
+        yield f"start: there is no folder {recipe.start.path}; name a run, an import or an exported folder"
     judge = recipe.discriminator
     if judge is not None and judge.weights is not None and not Path(judge.weights).exists():
         yield (

@@ -79,7 +79,7 @@ class FromScratch(Config):
 
 
 class FromWeights(Config):
-    """The autoencoder's weights from a file or folder: a diffusers folder, safetensors, or the reference's ``.pt``."""
+    """The autoencoder's weights: of a run, a diffusers folder, safetensors, or the reference's ``.pt``."""
 
     kind: Literal["weights"] = "weights"
     path: str = Field(min_length=1)
@@ -100,7 +100,18 @@ class FromPublished(Config):
     kind: Literal["published"] = "published"
 
 
-Start = Annotated[FromScratch | FromWeights | FromWarmup | FromPublished, Field(discriminator="kind")]
+class FromRun(Config):
+    """All players start from a run, from what `repae import` wrote, or from an exported folder: fine-tuning.
+
+    Taken are the autoencoder, the denoiser and the statistics of its own bundle, and the discriminator, as far as it
+    has them and the method uses them. `--init-from PATH` says the same.
+    """
+
+    kind: Literal["run"] = "run"
+    path: str = Field(min_length=1)
+
+
+Start = Annotated[FromScratch | FromWeights | FromWarmup | FromPublished | FromRun, Field(discriminator="kind")]
 
 
 class NoPerceptual(Config):

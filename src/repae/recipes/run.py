@@ -17,11 +17,11 @@ from repae.recipes.place import Place, occupied, writable, write_environment
 from repae.recipes.plan import check_sizes
 from repae.recipes.recipe import Recipe
 from repae.recipes.stages import Interrupted, batches, first_statistics, started_vae, trained_teachers
+from repae.recipes.start import check_start, start_denoiser, start_discriminator
 from repae.report import build as build_report
 from repae.runtime.checkpoint import CheckpointStore
 from repae.runtime.distributed import barrier, is_main, world
 from repae.runtime.ema import short_run_warning
-from repae.runtime.wrapping import unwrap
 from repae.track import JsonlTracker, ProgressBar, TensorBoardTracker, Tracker, WandbTracker
 from repae.train.build import build_models, build_step, build_vae_step
 from repae.train.loop import Hook, Loop, Outcome
@@ -48,6 +48,7 @@ def train(recipe: Recipe, runs: Path = Path("runs")) -> Path:
     check_perceptual(recipe)
     recipe = recipe.resolved()
     check_sizes(recipe)
+    check_start(recipe)
     with occupied(recipe.runtime, runs) as place:
         dataset = recipe.data.open()
         if recipe.num_classes not in (None, dataset.num_classes):
@@ -91,10 +92,9 @@ def _step(recipe: Recipe, dataset: Dataset, place: Place) -> tuple[Step, list[di
     build["perceptual"] = perceptual or teacher_distance(recipe, teachers.networks)
     if isinstance(recipe.method, VaeOnly):
         vae = started_vae(recipe, dataset, place)
-        step = build_vae_step(recipe, vae, resolution=dataset.resolution, **build)
-        if judge is not None and step.discriminator is not None:
-            unwrap(step.discriminator).load_state_dict(judge)
-        return step, [], meta
+        alone = build_vae_step(recipe, vae, resolution=dataset.resolution, **build)
+        start_discriminator(recipe, alone.discriminator, judge)
+        return alone, [], meta
     models = build_models(
         recipe,
         resolution=dataset.resolution,
@@ -103,9 +103,9 @@ def _step(recipe: Recipe, dataset: Dataset, place: Place) -> tuple[Step, list[di
         targets=teachers.targets,
     )
     models.vae = started_vae(recipe, dataset, place)
-    models.latent_norm.set_statistics(*first_statistics(recipe, models.vae, dataset, place))
-    if judge is not None and models.discriminator is not None:
-        models.discriminator.load_state_dict(judge)
+    start_discriminator(recipe, models.discriminator, judge)
+    if not start_denoiser(recipe, models.denoiser, models.latent_norm):
+        models.latent_norm.set_statistics(*first_statistics(recipe, models.vae, dataset, place))
     meta["z_dims"] = list(models.denoiser.z_dims)
     return build_step(recipe, models, **build), teachers.figures, meta
 

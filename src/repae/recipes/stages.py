@@ -32,7 +32,7 @@ from repae.models.teachers.targets import (
 from repae.models.teachers.timm import TimmTeacher as TimmNetwork
 from repae.prepare.statistics import evenly_spaced, latent_statistics
 from repae.recipes.place import Place, locked
-from repae.recipes.recipe import EmbeddedTeacher, FromPublished, FromWarmup, FromWeights, Recipe
+from repae.recipes.recipe import EmbeddedTeacher, FromPublished, FromRun, FromWarmup, FromWeights, Recipe
 from repae.recipes.weights import load_vae
 from repae.runtime.checkpoint import CheckpointStore
 from repae.runtime.distributed import World, barrier, is_main, world
@@ -157,7 +157,7 @@ def started_vae(recipe: Recipe, dataset: Dataset, place: Place) -> Autoencoder:
         Interrupted: a signal came during the warm-up.
     """
     vae = build_vae(recipe, dataset.channels).to(place.device)
-    if isinstance(recipe.start, FromWeights):
+    if isinstance(recipe.start, (FromWeights, FromRun)):
         load_vae(vae, Path(recipe.start.path))
     elif isinstance(recipe.start, FromWarmup):
         vae.load_state_dict(_warmed(recipe, recipe.start, dataset, place))

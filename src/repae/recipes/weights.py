@@ -1,28 +1,32 @@
-"""An autoencoder's weights from wherever they are: a run, a diffusers folder, or a file of the reference."""
+"""An autoencoder's weights from wherever they are: a run, a folder of diffusers, or a file of the reference."""
 
 from __future__ import annotations
 
-import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from torch import Tensor, nn
 
-from repae.config import UserError
+from repae.config import UserError, check
+from repae.export.folders import WEIGHTS, read_vae, renamed_attention
+from repae.export.unpickle import read_weights
 from repae.models.autoencoders import Autoencoder, DiffusersAutoencoder, KLAutoencoder
-from repae.models.reference_keys import vae_from_reference
+from repae.models.latent_norm import LatentNorm
+from repae.models.reference_keys import kl_config_from_reference, vae_from_reference
+from repae.recipes.recipe import Recipe
 from repae.runtime.checkpoint import CheckpointStore
-
-DIFFUSERS_FILE = "diffusion_pytorch_model.safetensors"
+from repae.train.build import build_vae
+from repae.train.methods import VaeOnly
+from repae.train.state import BUNDLES
 
 
 def load_vae(vae: Autoencoder, path: Path) -> None:
     """Gives ``vae`` the weights at ``path``, all of them or none.
 
-    ``path`` is a run of this program (its newest checkpoint), a diffusers ``AutoencoderKL`` folder, or a file
-    (safetensors, or ``.pt`` holding nothing but tensors) with diffusers' or latent diffusion's names.
+    ``path`` is a run of this program (the autoencoder of its own bundle in the newest checkpoint), an exported folder,
+    a diffusers ``AutoencoderKL`` folder, or a file (safetensors, or ``.pt`` holding nothing but tensors) with
+    diffusers' or latent diffusion's names.
 
     Raises:
         UserError: there is nothing there, or it does not fit; the text names what is missing or too many.
@@ -32,8 +36,17 @@ def load_vae(vae: Autoencoder, path: Path) -> None:
         if any(name.startswith("encoder.down.") for name in state):
             state = vae_from_reference(state)
         else:
-            state = {f"model.{name}": tensor for name, tensor in state.items()}
-    own = vae.state_dict()
+            state = {f"model.{name}": tensor for name, tensor in renamed_attention(state).items()}
+    fit(vae, state, f"{path} does not hold the weights of this autoencoder", "choose the vae that they belong to")
+
+
+def fit(module: nn.Module, state: Mapping[str, Tensor], complaint: str, remedy: str) -> None:
+    """Loads ``state`` where every name and shape fits.
+
+    Raises:
+        UserError: ``complaint``, what differs, ``remedy``.
+    """
+    own = module.state_dict()
     wrong = [f"missing {name}" for name in own.keys() - state.keys()]
     wrong += [f"unexpected {name}" for name in state.keys() - own.keys()]
     wrong += [
@@ -42,30 +55,99 @@ def load_vae(vae: Autoencoder, path: Path) -> None:
         if own[name].shape != state[name].shape
     ]
     if wrong:
-        raise UserError(
-            f"{path} does not hold the weights of this autoencoder: {'; '.join(sorted(wrong)[:4])}"
-            f"{f'; and {len(wrong) - 4} more' if len(wrong) > 4 else ''}; choose the vae that they belong to"
-        )
-    vae.load_state_dict(state)
+        more = f"; and {len(wrong) - 4} more" if len(wrong) > 4 else ""
+        raise UserError(f"{complaint}: {'; '.join(sorted(wrong)[:4])}{more}; {remedy}")
+    module.load_state_dict(dict(state))
+
+
+def read_autoencoder(path: Path) -> tuple[Autoencoder, LatentNorm | None]:
+    """The autoencoder at ``path``, whatever its sizes, and its statistics where they are there.
+
+    ``path`` is as for `load_vae`, but a bare file must have latent diffusion's names, which show the sizes.
+
+    Raises:
+        UserError: there is nothing there, or nothing whose sizes are known.
+    """
+    if (path / "checkpoints").is_dir():
+        return _of_run(path)
+    if path.is_dir():
+        return read_vae(_folder_of_weights(path))
+    state = _read(path)
+    if "encoder.conv_in.weight" not in state or not any(name.startswith("encoder.down.") for name in state):
+        raise UserError(f"{path} does not show its sizes; give a diffusers folder, or a file of the reference")
+    config, channels = kl_config_from_reference(state)
+    vae = config.build(channels)
+    vae.load_state_dict(vae_from_reference(state))
+    return vae.eval().requires_grad_(False), None
+
+
+def own_part(store: CheckpointStore, checkpoint: Path, place: int) -> str | None:
+    """Which part of the run's own bundle is its denoiser (0), autoencoder (1) or statistics (2); None without one."""
+    present = {file.stem for file in checkpoint.glob("*.safetensors")}
+    meta = store.describe(checkpoint).meta
+    if "recipe" not in meta:  # a preparatory stage, which averages into "ema_" parts that nobody samples from
+        chosen = BUNDLES["live"][place]
+    else:
+        recipe = check(Recipe, meta["recipe"], str(checkpoint))
+        chosen = BUNDLES["ema" if isinstance(recipe.method, VaeOnly) else recipe.bundle][place]
+        if isinstance(recipe.method, VaeOnly) and chosen not in present:
+            chosen = BUNDLES["live"][place]
+    return chosen if chosen in present else None
+
+
+def read_part(store: CheckpointStore, checkpoint: Path, part: str) -> dict[str, Any]:
+    """The state of a module of a checkpoint, average or not."""
+    state = store.read(checkpoint, part)
+    return state["module"] if part.startswith("ema_") else state
+
+
+def newest_of(run: Path) -> tuple[CheckpointStore, Path]:
+    """The checkpoints of a run, and the newest.
+
+    Raises:
+        UserError: there is none.
+    """
+    store = CheckpointStore(run / "checkpoints")
+    newest = store.latest()
+    if newest is None:
+        raise UserError(f"{run} is a run without a checkpoint; train it first")
+    return store, newest
+
+
+def _of_run(path: Path) -> tuple[Autoencoder, LatentNorm | None]:
+    store, newest = newest_of(path)
+    meta = store.describe(newest).meta
+    recipe = check(Recipe, meta["recipe"], str(newest))
+    vae = build_vae(recipe, meta["image_channels"])
+    part, norm_part = own_part(store, newest, 1), own_part(store, newest, 2)
+    if part is None:
+        raise UserError(f"{path} holds no autoencoder")
+    vae.load_state_dict(read_part(store, newest, part))
+    norm = None
+    if norm_part is not None:
+        norm = LatentNorm(vae.latent_channels, eps=recipe.latent_norm.eps, momentum=recipe.latent_norm.momentum)
+        norm.load_state_dict(read_part(store, newest, norm_part))
+        norm.eval()
+    return vae.eval().requires_grad_(False), norm
+
+
+def _folder_of_weights(path: Path) -> Path:
+    """The folder itself, or its autoencoder's where it is a pipeline's."""
+    return path / "vae" if (path / "vae" / WEIGHTS).is_file() else path
 
 
 def _read(path: Path) -> dict[str, Any]:
     if (path / "checkpoints").is_dir():
-        store = CheckpointStore(path / "checkpoints")
-        newest = store.latest()
-        if newest is None:
-            raise UserError(f"{path} is a run without a checkpoint; train it first")
-        return store.read(newest, "vae")
-    file = path / DIFFUSERS_FILE if path.is_dir() else path
+        store, newest = newest_of(path)
+        part = own_part(store, newest, 1)
+        if part is None:
+            raise UserError(f"{path} is a run without an autoencoder in its checkpoint")
+        return read_part(store, newest, part)
+    file = _folder_of_weights(path) / WEIGHTS if path.is_dir() else path
     if not file.is_file():
         raise UserError(
-            f"{path} holds no autoencoder: allowed are a run, a folder with {DIFFUSERS_FILE}, a .safetensors or a .pt "
+            f"{path} holds no autoencoder: allowed are a run, a folder with {WEIGHTS}, a .safetensors or a .pt "
             "file; put the weights there or set start.path to where they are"
         )
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise UserError(f"{file} cannot be read as weights: {str(error).splitlines()[0]}") from None
+    state = read_weights(file)
     return state.get("state_dict", state)

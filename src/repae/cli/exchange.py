@@ -1,0 +1,110 @@
+"""Weights in and out: `repae import`, `export`, `inspect`, `push`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from repae.cli.words import Command, Words, say
+from repae.config import UserError
+
+_IMPORT_MORE = """\
+FILE is a .pt or .safetensors of the reference (REPA-E): a joint checkpoint, one on a frozen autoencoder, or an
+autoencoder with its -latents-stats.pt and -discriminator-ckpt.pt beside it; or a checkpoint or bare weights of REPA or
+SiT. No code in the file is ever run. The folder is one for `repae sample`, `evaluate`, `export`, and for
+`repae train RECIPE --init-from FOLDER`.
+
+  repae import 0400000.pt --out imported/repae
+  repae import SiT-XL-2-256x256.pt --vae sd-vae-ft-mse --out imported/sit"""
+
+_EXPORT_MORE = """\
+RUN is a run or what `repae import` wrote. The folder that diffusers opens needs nothing of this package; its model card
+says how to open it.
+
+  repae export runs/digits --out digits-diffusers
+  repae export runs/digits --part vae --out digits-vae
+  repae export imported/repae --format reference --out back"""
+
+_PUSH_MORE = """\
+The token is that of HF_TOKEN or of `hf auth login`; the address of the hub is HF_ENDPOINT's, if set. The repository is
+made if it is missing.
+
+  repae push digits-diffusers --to me/digits --private"""
+
+
+def _import(words: Words) -> None:
+    file = Path(words.only("the file to import"))
+    from repae.recipes.imports import ImportSettings, import_file
+    from repae.recipes.options import read_options
+
+    settings = ImportSettings().replace(**read_options(ImportSettings, words.options))
+    folder, notes = import_file(file, settings)
+    say("\n".join([*(f"note: {note}" for note in notes), f"done: {folder}"]))
+
+
+def _import_fields(_words: Words) -> str:
+    from repae.recipes.imports import ImportSettings
+    from repae.recipes.options import list_options
+
+    return list_options(ImportSettings(), title="what the file does not say")
+
+
+def _export(words: Words) -> None:
+    folder = Path(words.only("the run to export"))
+    from repae.recipes.exports import ExportSettings, export
+    from repae.recipes.options import read_options
+
+    settings = ExportSettings().replace(**read_options(ExportSettings, words.options))
+    say(f"done: {export(folder, settings)}")
+
+
+def _export_fields(_words: Words) -> str:
+    from repae.recipes.exports import ExportSettings
+    from repae.recipes.options import list_options
+
+    return list_options(ExportSettings(), title="what is exported")
+
+
+def _inspect(words: Words) -> None:
+    path = Path(words.only("the file or folder to inspect"))
+    words.nothing_left()
+    from repae.export.inspect import inspect
+
+    say(str(inspect(path)))
+
+
+def _push(words: Words) -> None:
+    folder, repository = Path(words.only("the exported folder")), words.take("to")
+    private = words.switch("private")
+    words.nothing_left("to", "private")
+    from repae.export.push import push
+
+    if repository is None:
+        raise UserError("--to is missing: --to ORGANISATION/NAME")
+    say(f"done: {push(folder, repository, endpoint=os.environ.get('HF_ENDPOINT'), private=private)}")
+
+
+COMMANDS = {
+    "import": Command(
+        "FILE --out FOLDER [--FIELD VALUE ...]",
+        "take in a checkpoint of the reference, of REPA or of SiT",
+        _import,
+        more=_IMPORT_MORE,
+        fields=_import_fields,
+    ),
+    "export": Command(
+        "RUN --out FOLDER [--format diffusers|reference] [--part all|vae]",
+        "write a run for diffusers, or in the reference's layout",
+        _export,
+        more=_EXPORT_MORE,
+        fields=_export_fields,
+    ),
+    "inspect": Command("FILE_OR_FOLDER", "say what a run, a checkpoint, an export or a file of weights is", _inspect),
+    "push": Command(
+        "FOLDER --to ORGANISATION/NAME [--private]",
+        "upload an exported folder to the hub",
+        _push,
+        switches=("private",),
+        more=_PUSH_MORE,
+    ),
+}

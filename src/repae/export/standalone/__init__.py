@@ -1,0 +1,1 @@
+"""Files that exported folders carry along: they run with torch and diffusers alone, without this package."""

@@ -1,0 +1,84 @@
+"""What a file or a folder is said to be, and above all whether generator and autoencoder belong together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import reference_files as files
+import torch
+from safetensors.torch import load_file, save_file
+
+from repae.config import UserError
+from repae.export.digest import digest, parameters
+from repae.export.folders import WEIGHTS, write_pipeline
+from repae.export.inspect import inspect
+from repae.flow import Euler, Guidance
+from repae.models import Bundle
+from repae.models.reference_keys import vae_from_reference
+from repae.runtime.checkpoint import CheckpointStore
+
+
+def test_a_pipeline_knows_its_autoencoder(kl: Bundle, tmp_path: Path) -> None:
+    """Another autoencoder of the same sizes in its place is noticed, by digest and not by shape."""
+    write_pipeline(
+        tmp_path, kl, path="linear", sampler=Euler(), guidance=Guidance(), precision="fp32",
+        class_names=["a", "b", "c"], resolution=32,
+    )  # fmt: skip
+    found = inspect(tmp_path)
+    assert found.what == "diffusers pipeline SiTPipeline" and found.together.startswith("yes")
+    assert found.facts["latent mean"] == "0.5, -1, 2, 0"
+    assert found.parts["vae"] == (parameters(kl.vae.state_dict()), digest(kl.vae.state_dict()))
+    file = tmp_path / "vae" / WEIGHTS
+    state = load_file(file)
+    state["decoder.conv_out.bias"] += 1e-6
+    save_file(state, file, metadata={"format": "pt"})
+    assert inspect(tmp_path).together.startswith("NO: the generator was trained on autoencoder")
+    alone = inspect(tmp_path / "vae")
+    assert alone.what == "diffusers model AutoencoderKL" and not alone.together
+
+
+def test_files_of_the_reference(tmp_path: Path) -> None:
+    """A joint checkpoint, an autoencoder, bare weights that cannot be imported as they are, and tensors of anything."""
+    joint = inspect(files.write_joint(tmp_path))
+    assert joint.what == "checkpoint of REPA-E" and joint.facts["step"] == "3" and joint.together.startswith("yes")
+    converted = vae_from_reference(files.weights("vae"))
+    assert joint.parts["vae"] == (293_159, digest(converted))
+    assert joint.parts["denoiser"] != joint.parts["ema_denoiser"]
+    vae = inspect(files.write_autoencoder(tmp_path))
+    assert vae.what == "autoencoder of the reference" and vae.parts["vae"] == joint.parts["vae"]
+    save_file(files.without_projectors(files.weights("ema")), tmp_path / "bare.safetensors")
+    bare = inspect(tmp_path / "bare.safetensors")
+    assert "--num-heads" in bare.facts["import"] and bare.parts["tensors"][0] > 100_000
+    told = inspect(tmp_path / "bare.safetensors", num_heads=4, origin="REPA")
+    assert told.together.startswith("not shown")
+    torch.save({"a": {"w": torch.zeros(3, 2)}, "b": 1}, tmp_path / "other.pt")
+    assert inspect(tmp_path / "other.pt").parts == {"a": (6, digest({"w": torch.zeros(3, 2)}))}
+
+
+def test_a_stage_without_a_recipe_and_nothing_at_all(kl: Bundle, tmp_path: Path) -> None:
+    """Checkpoints of preparatory stages have parts and steps; an empty folder is refused in words."""
+    store = CheckpointStore(tmp_path / "stage" / "checkpoints")
+    path = store.save(4, {"vae": kl.vae}, {"stage": "autoencoder"})
+    for place in (path, tmp_path / "stage"):
+        found = inspect(place)
+        assert found.facts == {"step": "4"} and list(found.parts) == ["vae"]
+    (tmp_path / "new" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(UserError, match="without a checkpoint"):
+        inspect(tmp_path / "new")
+    with pytest.raises(UserError, match="nothing that can be inspected"):
+        inspect(tmp_path)
+
+
+def test_the_digest_depends_on_names_shapes_and_values_only() -> None:
+    """Not on order, not on the wrapper's prefix, and on every value, of 0-dimensional and half tensors too."""
+    state = {"model.a": torch.arange(4.0), "b": torch.tensor(3), "c": torch.ones(2, dtype=torch.bfloat16)}
+    same = {"c": state["c"].clone(), "a": state["model.a"], "b": state["b"]}
+    assert digest(state) == digest(same) and len(digest(state)) == 12
+    others = [
+        {**same, "b": torch.tensor(4)},
+        {**same, "a": same["a"].reshape(2, 2)},
+        {**same, "c": same["c"].float()},
+        {"d": same["c"], "a": same["a"], "b": same["b"]},
+    ]
+    assert len({digest(other) for other in [same, *others]}) == 5
