@@ -7,8 +7,11 @@ import textwrap
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from repae.config import UserError, suggest
+from repae.config import Config, UserError, suggest
+from repae.data import PixelsConfig
+from repae.data.sources.detect import detect
 from repae.recipes.digits import digits
 from repae.recipes.guide import losses_from, warnings
 from repae.recipes.options import read_options
@@ -55,7 +58,8 @@ def compose(name: str, options: Mapping[str, str | None], losses: str | None = N
 
     Args:
         name: as for `find`.
-        options: dotted field names and their texts; see `read_options`.
+        options: dotted field names and their texts; see `read_options`. `data` may also be a path or URL, of which
+            `repae.data.sources.detect` finds out what it is.
         losses: path of a loss file in the guide's form.
 
     Raises:
@@ -63,10 +67,31 @@ def compose(name: str, options: Mapping[str, str | None], losses: str | None = N
     """
     named = find(name)
     changes = (losses_from(losses) if losses else {}) | read_options(Recipe, options)
+    changes = data_at(changes, named.data)
     recipe = named.replace(**changes) if changes else named
     for line in warnings(recipe, named):
         log.warning(line)
     return recipe
+
+
+def data_at(changes: Mapping[str, Any], before: Config) -> dict[str, Any]:
+    """The changes to a recipe, where ``data`` is a text with what lies at that path or URL in its place.
+
+    Args:
+        changes: by dotted name; those of single fields of the data go with the path.
+        before: the data of the recipe, from which fields such as resolution and flip are kept.
+    """
+    if not isinstance(changes.get("data"), str):
+        return dict(changes)
+    own = {name.partition(".")[2]: value for name, value in changes.items() if name.startswith("data.")}
+    found = detect(changes["data"], **own)
+    kept = {
+        name: getattr(before, name)
+        for name in set(PixelsConfig.model_fields) & set(type(before).model_fields) & set(type(found).model_fields)
+        if name != "kind" and name not in own
+    }
+    others = {name: value for name, value in changes.items() if name.partition(".")[0] != "data"}
+    return {**others, "data": found.replace(**kept)}
 
 
 def listing() -> str:
