@@ -110,7 +110,7 @@ def _meaning(value: Any) -> int | float | str | None:
         return float(text) if FRACTION.fullmatch(text) else text or None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f"{value!r}; a class is a whole number or a name, one for each image")
-    return int(value) if value == math.floor(value) else float(value)
+    return value if isinstance(value, float) and not value.is_integer() else int(value)
 
 
 def _in_order(

@@ -36,7 +36,9 @@ class ReferenceHdf5Config(SourceConfig):
     def source(self) -> StoredSource:
         """The file, listed."""
         storage = Hdf5Storage(self.path)
-        return StoredSource(storage, by_one(storage) if self.labels == "none" else by_what_is_there(storage))
+        source = StoredSource(storage, by_one(storage) if self.labels == "none" else by_what_is_there(storage))
+        storage.close()  # the classes were read from it
+        return source
 
 
 class Hdf5Storage(Storage):
@@ -71,6 +73,13 @@ class Hdf5Storage(Storage):
         name = self.names[position]
         with self._lock:
             return _content(self._own(), name)
+
+    def close(self) -> None:
+        """Closes what this process has open; the next image opens it again."""
+        with self._lock:
+            if self._file is not None and self._process == os.getpid():
+                self._file.close()
+            self._file = None
 
     def sizes(self, positions: Int64[np.ndarray, " n"]) -> Iterator[int]:
         """Bytes that each data set holds."""

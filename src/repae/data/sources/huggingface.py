@@ -68,7 +68,7 @@ class HuggingFaceSource(Source):
         self.labels = classes.labels[self.places]
         try:
             encoded = rows.select_columns([self.column]).cast_column(self.column, datasets.Image(decode=False))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, NotImplementedError) as error:
             raise UserError(
                 f"column '{self.column}' of '{self.where}' holds {rows.features[self.column]} and no images: "
                 f"{str(error).splitlines()[0]}; name another with --data.image"
