@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from repae.config import Config, UserError, suggest
 from repae.data import PixelsConfig
 from repae.data.sources.detect import detect
@@ -66,31 +68,39 @@ def compose(name: str, options: Mapping[str, str | None], losses: str | None = N
         UserError: for anything unknown or not allowed.
     """
     named = find(name)
-    changes = (losses_from(losses) if losses else {}) | read_options(Recipe, options)
-    changes = data_at(changes, named.data)
+    fields, place = dict(options), options.get("data")
+    if place is not None and not _is_mapping(place):
+        del fields["data"]
+    changes = (losses_from(losses) if losses else {}) | read_options(Recipe, fields)
+    if "data" not in fields and place is not None:
+        changes = _with_data(place, changes, named.data)
     recipe = named.replace(**changes) if changes else named
     for line in warnings(recipe, named):
         log.warning(line)
     return recipe
 
 
-def data_at(changes: Mapping[str, Any], before: Config) -> dict[str, Any]:
-    """The changes to a recipe, where ``data`` is a text with what lies at that path or URL in its place.
+def _is_mapping(text: str) -> bool:
+    """Whether a text is a whole part written as YAML, and no path."""
+    try:
+        return isinstance(yaml.safe_load(text), dict)
+    except yaml.YAMLError:
+        return False
 
-    Args:
-        changes: by dotted name; those of single fields of the data go with the path.
-        before: the data of the recipe, from which fields such as resolution and flip are kept.
+
+def _with_data(place: str, changes: Mapping[str, Any], before: Config) -> dict[str, Any]:
+    """The changes with the data that lies at a path or URL.
+
+    Changed fields of the data go with it; what the recipe says of pixels, such as resolution and flip, is kept.
     """
-    if not isinstance(changes.get("data"), str):
-        return dict(changes)
     own = {name.partition(".")[2]: value for name, value in changes.items() if name.startswith("data.")}
-    found = detect(changes["data"], **own)
+    found = detect(place, **own)
     kept = {
         name: getattr(before, name)
         for name in set(PixelsConfig.model_fields) & set(type(before).model_fields) & set(type(found).model_fields)
         if name != "kind" and name not in own
     }
-    others = {name: value for name, value in changes.items() if name.partition(".")[0] != "data"}
+    others = {name: value for name, value in changes.items() if not name.startswith("data.")}
     return {**others, "data": found.replace(**kept)}
 
 

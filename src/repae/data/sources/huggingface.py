@@ -149,7 +149,9 @@ def _load(config: HuggingFaceConfig) -> Any:
         return datasets.Dataset.from_file(str(path))
     if path.suffix == ".parquet":
         return datasets.load_dataset("parquet", data_files={config.split: config.path}, split=config.split, **more)
-    return datasets.load_dataset(config.path, config.subset, split=config.split, **more)
+    # A local path is given whole: of a folder called `parquet` or `csv` the library would not look inside.
+    name = str(path.resolve()) if path.exists() else config.path
+    return datasets.load_dataset(name, config.subset, split=config.split, **more)
 
 
 def saved(folder: Path) -> bool:
