@@ -19,6 +19,7 @@ from image_sources import write_shards, write_tar
 from repae.config import UserError
 from repae.data import WebDatasetConfig
 from repae.data.source import Source
+from repae.data.sources import shard_index
 from repae.data.sources import webdataset as module
 from repae.data.sources.webdataset import expand_braces, shard_paths
 
@@ -117,13 +118,13 @@ def test_an_index_is_made_once_and_belongs_to_the_content(tmp_path: Path, monkey
     root = write_shards(tmp_path / "shards", FILES, label="txt")
     before = contents(opened(root, tmp_path))
     indexed: list[str] = []
-    found = module.shard_index.__globals__["members"]
+    found = shard_index.members
 
     def counted(stream: Any, where: str) -> Any:
         indexed.append(where)
         return found(stream, where)
 
-    monkeypatch.setattr("repae.data.sources.shard_index.members", counted)
+    monkeypatch.setattr(shard_index, "members", counted)
     assert contents(opened(root, tmp_path)) == before and indexed == []
     kept = sorted((tmp_path / "cache").iterdir())
     assert len(kept) == 2 and all(path.name.endswith(".idx.npz") for path in kept)

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 from repae.config import UserError
 from repae.data.source import readable
@@ -62,12 +62,12 @@ class RangeFile:
             return b""
         return self._read_remote(start, length) if is_url(self.path) else self._read_local(start, length)
 
-    def stream(self) -> BinaryIO:
-        """The whole file, to be read in order; close it."""
+    def stream(self) -> Any:
+        """The whole file as a binary file of whatever class, to be read in order; close it."""
         if not is_url(self.path):
             return Path(self.path).open("rb")
         files, name = _remote(self.path)
-        return cast(BinaryIO, files.open(name, "rb", block_size=BLOCK, cache_type="readahead"))
+        return files.open(name, "rb", block_size=BLOCK, cache_type="readahead")
 
     def _ask_local(self) -> int:
         try:

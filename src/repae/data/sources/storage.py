@@ -113,7 +113,7 @@ class FolderStorage(Storage):
         """As the disk says."""
         for position in positions.tolist():
             try:
-                yield (self.root / self.names[position]).stat().st_size
+                yield os.stat(f"{self.root}/{self.names[position]}").st_size  # noqa: PTH116 - a third of Path's time
             except OSError:
                 yield -1
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 import tarfile
 from collections.abc import Iterator
-from typing import BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int64
@@ -61,10 +61,10 @@ class TarStorage(Storage):
         yield from self.lengths[positions].tolist()
 
 
-def members(stream: BinaryIO, where: str) -> dict[str, Place]:
-    """The files of an archive by name, in its order; links inside it are followed, folders and devices left out.
+def members(stream: Any, where: str) -> dict[str, Place]:
+    """The files of an archive, itself a binary file, by name and in its order.
 
-    Of several with one name the last counts, as everywhere.
+    Links inside it are followed, folders and devices left out. Of several with one name the last counts, as everywhere.
 
     Raises:
         UserError: it is compressed, damaged or cut off; so that no set is smaller without a word.
@@ -113,7 +113,7 @@ def refuse_compressed(where: str, how: str) -> UserError:
     )
 
 
-def _refusal(stream: BinaryIO, where: str, reason: str, count: int) -> str:
+def _refusal(stream: Any, where: str, reason: str, count: int) -> str:
     stream.seek(0)
     if how := compression(stream.read(8)):
         return str(refuse_compressed(where, how))
