@@ -6,14 +6,13 @@ import errno
 import io
 import logging
 import pickle
-import struct
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from image_sources import png_header
 from PIL import Image
 
 from repae.config import UserError
@@ -30,16 +29,6 @@ def save(image: Image.Image, path: Path, **options: object) -> None:
 
 def opened(root: Path, **options: object) -> Images:
     return FolderConfig(path=str(root), **{"resolution": 16, **options}).open()
-
-
-def png_header(width: int, height: int) -> bytes:
-    """A PNG that says it is this large and holds nothing."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
 def test_a_folder_is_a_data_set(folder: Folder, picture: Picture) -> None:

@@ -169,7 +169,7 @@ def test_published_files_of_an_older_diffusers_open(kl: Bundle, tmp_path: Path) 
 
 
 def test_an_autoencoder_of_diffusers_keeps_its_architecture_and_gets_our_statistics(tmp_path: Path) -> None:
-    """One without convolutions for quantising comes back bit for bit; its published scale and shift do not act twice."""
+    """One without convolutions for quantising comes back bit for bit; its own scale and shift do not act twice."""
     architecture = {
         "_class_name": "AutoencoderKL",
         "block_out_channels": [32, 32],

@@ -15,7 +15,7 @@ The run's folder is runs/NAME; the same command goes on where a killed one stopp
 
   repae train digits                                       the quick start, minutes on two cores
   repae train digits --name mine --loop.steps 2000 --path.kind cosine
-  repae train folder --data.path FOLDER --name mine        images of your own, a subfolder for each class
+  repae train folder --data PATH --name mine               images of your own: folder, archive, shards; docs/data.md
   repae train repae-sdvae-xl2 --dry-run                    what it would take, and what is missing
   torchrun --nproc-per-node 8 -m repae train repae-sdvae-xl2
 

@@ -1,4 +1,4 @@
-"""Images in: the embedded digits, folders, and the endless, resumable stream of batches."""
+"""Images in: the embedded digits, images of any source, and the endless, resumable stream of batches."""
 
 from __future__ import annotations
 
@@ -9,23 +9,48 @@ from pydantic import Field
 from repae.data.batch import Batch, Dataset, Latents
 from repae.data.crop import centre_crop
 from repae.data.digits import Digits, DigitsConfig
-from repae.data.images import Images, ImagesConfig
+from repae.data.images import Images, ImagesConfig, PixelsConfig
 from repae.data.loader import Loader
-from repae.data.sources import FolderConfig
+from repae.data.sources import (
+    ArchiveConfig,
+    FolderConfig,
+    HuggingFaceConfig,
+    LabelledConfig,
+    ReferenceHdf5Config,
+    SeveralConfig,
+    WebDatasetConfig,
+)
 
-DataConfig = Annotated[DigitsConfig | FolderConfig, Field(discriminator="kind")]
+DataConfig = Annotated[
+    DigitsConfig
+    | FolderConfig
+    | LabelledConfig
+    | ArchiveConfig
+    | WebDatasetConfig
+    | HuggingFaceConfig
+    | ReferenceHdf5Config
+    | SeveralConfig,
+    Field(discriminator="kind"),
+]
 """Any data set that a recipe can name."""
 
 __all__ = [
+    "ArchiveConfig",
     "Batch",
     "DataConfig",
     "Dataset",
     "Digits",
     "DigitsConfig",
     "FolderConfig",
+    "HuggingFaceConfig",
     "Images",
     "ImagesConfig",
+    "LabelledConfig",
     "Latents",
     "Loader",
+    "PixelsConfig",
+    "ReferenceHdf5Config",
+    "SeveralConfig",
+    "WebDatasetConfig",
     "centre_crop",
 ]

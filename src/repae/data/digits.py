@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
+from collections.abc import Iterator
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Int64, UInt8
@@ -19,7 +20,13 @@ class DigitsConfig(Config):
     """The embedded digits. `resolution`: side in pixels, a multiple of 4 from 8 (as scanned) to 256."""
 
     kind: Literal["digits"] = "digits"
+    channels: ClassVar[int] = 1
+    where: ClassVar[str] = "the embedded digits"
     resolution: int = Field(32, ge=8, le=256, multiple_of=4)
+
+    def missing(self) -> Iterator[str]:
+        """Nothing: they come with scikit-learn."""
+        yield from ()
 
     def open(self) -> Digits:
         """The data set, in memory."""

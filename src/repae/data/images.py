@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Int64, UInt8
@@ -30,11 +30,10 @@ MACHINE_TROUBLE = frozenset(
 logger = logging.getLogger("repae.data")
 
 
-class ImagesConfig(Config, ABC):
-    """Images from a source, cut to squares as ADM does it.
+class PixelsConfig(Config, ABC):
+    """Images from anywhere, cut to squares as ADM does it.
 
     Attributes:
-        path: where the source is; `~` is the home folder.
         resolution: side of the centre crop in pixels; smaller images are enlarged.
         flip: mirror each image in about half of the epochs. Off by default: text and digits have a handedness.
         upright: turn photographs as their EXIF orientation says. ADM and the published runs do not.
@@ -43,13 +42,22 @@ class ImagesConfig(Config, ABC):
             stops the run ("raise").
     """
 
+    channels: ClassVar[int] = 3
     kind: Any
-    path: str = Field(min_length=1)
     resolution: int = Field(256, ge=4, le=8192)
     flip: bool = False
     upright: bool = False
     most_pixels: int = Field(default=MOST_PIXELS, ge=1, le=2 * MOST_PIXELS)
     on_error: Literal["skip", "raise"] = "skip"
+
+    @property
+    @abstractmethod
+    def where(self) -> str:
+        """What the images come from, in a few words."""
+
+    def missing(self) -> Iterator[str]:
+        """What is not there that `source` needs, and what to do about it; nothing is listed for it."""
+        yield from ()
 
     @abstractmethod
     def source(self) -> Source:
@@ -64,6 +72,21 @@ class ImagesConfig(Config, ABC):
         return Images(self.source(), self)
 
 
+class ImagesConfig(PixelsConfig, ABC):
+    """Images from one source; other fields as in `PixelsConfig`.
+
+    Attributes:
+        path: where the source is; `~` is the home folder.
+    """
+
+    path: str = Field(min_length=1)
+
+    @property
+    def where(self) -> str:
+        """The path."""
+        return self.path
+
+
 class Images(Dataset):
     """RGB images of a source, decoded when asked for and cropped to the centre (`decode`).
 
@@ -71,7 +94,7 @@ class Images(Dataset):
     index alone, so all processes and all later runs agree.
     """
 
-    def __init__(self, source: Source, config: ImagesConfig) -> None:
+    def __init__(self, source: Source, config: PixelsConfig) -> None:
         self.source = source
         self.config = config
         self.channels = 3

@@ -65,9 +65,9 @@ class Digest:
     def __init__(self, *what: object) -> None:
         self._digest = hashlib.blake2b("\0".join(map(str, what)).encode(), digest_size=16)
 
-    def add(self, name: str, size: int) -> None:
-        """One image: its name and its size in bytes."""
-        self._digest.update(os.fsencode(name) + f"\0{size}\0".encode())
+    def add(self, name: str, *numbers: int) -> None:
+        """One image: its name, and numbers such as its size in bytes and its label."""
+        self._digest.update(os.fsencode(name) + b"".join(b"\0%d\0" % number for number in numbers))
 
     def __str__(self) -> str:
         return self._digest.hexdigest()

@@ -7,8 +7,13 @@ import textwrap
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from repae.config import UserError, suggest
+import yaml
+
+from repae.config import Config, UserError, suggest
+from repae.data import PixelsConfig
+from repae.data.sources.detect import detect
 from repae.recipes.autoencoders import autoencoders
 from repae.recipes.digits import digits
 from repae.recipes.guide import check_mode, losses_from, warnings
@@ -57,20 +62,50 @@ def compose(name: str, options: Mapping[str, str | None], losses: str | None = N
 
     Args:
         name: as for `find`.
-        options: dotted field names and their texts; see `read_options`.
+        options: dotted field names and their texts; see `read_options`. `data` may also be a path or URL, of which
+            `repae.data.sources.detect` finds out what it is.
         losses: path of a loss file in the guide's form.
 
     Raises:
         UserError: for anything unknown or not allowed.
     """
     named = find(name)
-    changes = (losses_from(losses) if losses else {}) | read_options(Recipe, options)
+    fields, place = dict(options), options.get("data")
+    if place is not None and not _is_mapping(place):
+        del fields["data"]
+    changes = (losses_from(losses) if losses else {}) | read_options(Recipe, fields)
+    if "data" not in fields and place is not None:
+        changes = _with_data(place, changes, named.data)
     recipe = named.replace(**changes) if changes else named
     if losses:
         check_mode(losses, recipe)
     for line in warnings(recipe, named):
         log.warning(line)
     return recipe
+
+
+def _is_mapping(text: str) -> bool:
+    """Whether a text is a whole part written as YAML, and no path."""
+    try:
+        return isinstance(yaml.safe_load(text), dict)
+    except yaml.YAMLError:
+        return False
+
+
+def _with_data(place: str, changes: Mapping[str, Any], before: Config) -> dict[str, Any]:
+    """The changes with the data that lies at a path or URL.
+
+    Changed fields of the data go with it; what the recipe says of pixels, such as resolution and flip, is kept.
+    """
+    own = {name.partition(".")[2]: value for name, value in changes.items() if name.startswith("data.")}
+    found = detect(place, **own)
+    kept = {
+        name: getattr(before, name)
+        for name in set(PixelsConfig.model_fields) & set(type(before).model_fields) & set(type(found).model_fields)
+        if name != "kind" and name not in own
+    }
+    others = {name: value for name, value in changes.items() if not name.startswith("data.")}
+    return {**others, "data": found.replace(**kept)}
 
 
 def listing() -> str:

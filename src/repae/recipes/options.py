@@ -179,10 +179,13 @@ def _doc(model_cls: type[Config]) -> str:
 
 
 def _notes(model_cls: type[Config]) -> dict[str, str]:
-    """What the class's docstring says of each field in its section "Attributes"."""
-    section = _doc(model_cls).partition("Attributes:\n")[2]
-    found = re.findall(r"^    (\w+): (.*(?:\n {8,}.*)*)", section, flags=re.MULTILINE)
-    return {name: re.sub(r"\s+", " ", text) for name, text in found}
+    """What the docstrings of the class and of those above it say of each field in their sections "Attributes"."""
+    notes = {}
+    for above in reversed(model_cls.__mro__):
+        section = _doc(above).partition("Attributes:\n")[2] if issubclass(above, Config) else ""
+        found = re.findall(r"^    (\w+): (.*(?:\n {8,}.*)*)", section, flags=re.MULTILINE)
+        notes |= {name: re.sub(r"\s+", " ", text) for name, text in found}
+    return notes
 
 
 def _value(value: Any) -> str:

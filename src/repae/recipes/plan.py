@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from repae.config import UserError
-from repae.data import FolderConfig
 from repae.models.autoencoders import DiffusersConfig
 from repae.models.autoencoders.diffusers import WEIGHTS_FILE
 from repae.models.discriminator import PatchGAN
@@ -138,7 +137,7 @@ def plan(recipe: Recipe) -> Plan:
     vae, denoiser = players.vae, players.denoiser
     side = images.resolution // vae.factor
     volume = activations(recipe, players, teachers, images.resolution)
-    missing = [*_missing_data(recipe), *_missing_teachers(recipe), *_missing_weights(recipe), *_missing_device(recipe)]
+    missing = [*recipe.data.missing(), *_missing_teachers(recipe), *_missing_weights(recipe), *_missing_device(recipe)]
     return Plan(
         recipe=recipe,
         images=images,
@@ -206,7 +205,7 @@ def _teacher(config: EmbeddedTeacher | TimmTeacher, images: Images) -> Teacher:
 
 def _images(recipe: Recipe) -> Images:
     """What is at hand, or what the recipe says of it where it is not."""
-    if any(_missing_data(recipe)):
+    if any(recipe.data.missing()):
         return _described(recipe)
     dataset = recipe.data.open()
     if recipe.num_classes not in (None, dataset.num_classes):
@@ -214,31 +213,18 @@ def _images(recipe: Recipe) -> Images:
             f"num_classes is {recipe.num_classes}, the data has {dataset.num_classes} classes; "
             "leave num_classes out to take the data's, or point data.path at the right folder"
         )
-    note = f"{_where(recipe)}, {len(dataset):,} images of {dataset.resolution} px, {dataset.num_classes} classes"
+    note = f"{recipe.data.where}, {len(dataset):,} images of {dataset.resolution} px, {dataset.num_classes} classes"
     return Images(dataset.resolution, dataset.channels, dataset.num_classes, len(dataset), note)
 
 
 def _described(recipe: Recipe) -> Images:
     data, classes = recipe.data, recipe.num_classes or ASSUMED_CLASSES
     assumed = "" if recipe.num_classes else ", a number only assumed here"
-    note = f"{_where(recipe)}, {data.resolution} px, {classes} classes{assumed}"
-    return Images(data.resolution, 3 if isinstance(data, FolderConfig) else 1, classes, None, note)
-
-
-def _where(recipe: Recipe) -> str:
-    return recipe.data.path if isinstance(recipe.data, FolderConfig) else "the embedded digits"
+    note = f"{data.where}, {data.resolution} px, {classes} classes{assumed}"
+    return Images(data.resolution, data.channels, classes, None, note)
 
 
 # What is missing, and what to do about it
-
-
-def _missing_data(recipe: Recipe) -> Iterator[str]:
-    data = recipe.data
-    if isinstance(data, FolderConfig) and not Path(data.path).expanduser().is_dir():
-        yield (
-            f"data: there is no folder {data.path}; put the images there, in one subfolder for each class, "
-            "or say where they are with --data.path FOLDER"
-        )
 
 
 def _missing_teachers(recipe: Recipe) -> Iterator[str]:

@@ -1,5 +1,26 @@
-"""The sources of encoded images, one file each."""
+"""The sources of encoded images. Where files lie (`Storage`) and what class they have is told apart: any goes with any.
 
-from repae.data.sources.folder import FolderConfig, FolderSource
+storage.py   folders            zipped.py, tarred.py   archives          hdf5.py   the reference's file
+class_folders.py, tables.py     classes by folder, by dataset.json or CSV         classes.py   the rule for labels
+webdataset.py, huggingface.py   what brings its own classes                       several.py   several as one
+detect.py                       a path or URL, as a person gives it
+"""
 
-__all__ = ["FolderConfig", "FolderSource"]
+from repae.data.sources.archive import ArchiveConfig
+from repae.data.sources.folder import FolderConfig
+from repae.data.sources.hdf5 import ReferenceHdf5Config
+from repae.data.sources.huggingface import HuggingFaceConfig
+from repae.data.sources.labelled import LabelledConfig
+from repae.data.sources.several import AnySource, SeveralConfig
+from repae.data.sources.webdataset import WebDatasetConfig
+
+__all__ = [
+    "AnySource",
+    "ArchiveConfig",
+    "FolderConfig",
+    "HuggingFaceConfig",
+    "LabelledConfig",
+    "ReferenceHdf5Config",
+    "SeveralConfig",
+    "WebDatasetConfig",
+]

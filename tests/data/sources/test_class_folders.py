@@ -1,4 +1,4 @@
-"""Listing a folder: what counts as an image and a class, and the words for a folder that cannot be used."""
+"""Class folders: what counts as an image and a class, and the words for a folder that cannot be used."""
 
 from __future__ import annotations
 
@@ -6,15 +6,32 @@ import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repae.config import UserError
-from repae.data.sources.scan import Names, scan
+from repae.data import FolderConfig
+from repae.data.sources.names import Names
 
 Tree = Callable[..., Path]
+
+
+class Scan(NamedTuple):
+    """What a folder was found to hold."""
+
+    classes: tuple[str, ...]
+    names: list[str]
+    labels: list[int]
+    notes: tuple[str, ...]
+
+
+def scan(path: str) -> Scan:
+    source = FolderConfig(path=path).source()
+    names = [source.name(index) for index in range(len(source))]
+    return Scan(source.class_names, names, source.labels.tolist(), source.notes)
 
 
 @pytest.fixture
@@ -51,10 +68,10 @@ def test_classes_and_images_are_sorted_and_nested_ones_count(tree: Tree) -> None
     root = tree("dog/b.png", "dog/a.JPG", "cat/x/2.webp", "cat/x/10.jpeg", "cat/w.png", "ant/deep/deeper/1.jpg")
     found = scan(str(root))
     assert found.classes == ("ant", "cat", "dog")
-    assert [found.names[i] for i in range(len(found.names))] == [
+    assert found.names == [
         "ant/deep/deeper/1.jpg", "cat/w.png", "cat/x/10.jpeg", "cat/x/2.webp", "dog/a.JPG", "dog/b.png",
     ]  # fmt: skip
-    assert found.labels.tolist() == [0, 1, 1, 1, 2, 2]
+    assert found.labels == [0, 1, 1, 1, 2, 2]
     assert found.notes == ()
 
 
@@ -62,7 +79,7 @@ def test_hidden_files_and_folders_are_ignored(tree: Tree) -> None:
     """Protects against what systems and archives leave behind."""
     root = tree("cat/1.png", "cat/._1.png", "cat/.cache/2.png", ".git/3.png", "dog/4.png", "dog/notes.txt", ".DS_Store")
     found = scan(str(root))
-    assert [found.names[i] for i in range(len(found.names))] == ["cat/1.png", "dog/4.png"]
+    assert found.names == ["cat/1.png", "dog/4.png"]
     assert found.notes == ()
 
 
@@ -82,7 +99,7 @@ def test_a_single_class_is_a_class(tree: Tree) -> None:
     """Protects training without classes: one subfolder, one class, nothing to say."""
     found = scan(str(tree("all/1.png", "all/2.png")))
     assert found.classes == ("all",)
-    assert found.labels.tolist() == [0, 0]
+    assert found.labels == [0, 0]
     assert found.notes == ()
 
 
@@ -103,7 +120,7 @@ def test_links_are_followed_but_not_in_circles(tree: Tree, tmp_path: Path) -> No
     (root / "cat" / "self").symlink_to(root / "cat", target_is_directory=True)
     found = scan(str(root))
     assert found.classes == ("cat", "dog", "eel")
-    assert [found.names[i] for i in range(len(found.names))] == ["cat/1.png", "dog/2.png", "eel/3.png"]
+    assert found.names == ["cat/1.png", "dog/2.png", "eel/3.png"]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +129,10 @@ def test_links_are_followed_but_not_in_circles(tree: Tree, tmp_path: Path) -> No
         ((), r"is empty; expected .*/cat/1\.jpg"),
         ((".hidden/1.png", ".DS_Store"), "is empty"),
         (("cat/", "dog/"), r"holds only empty folders \('cat', 'dog'\)"),
-        (("1.png", "2.jpg"), r"holds 2 images but no class subfolder.*move the images of each class.*data/all'"),
+        (
+            ("1.png", "2.jpg"),
+            r"holds 2 images but no class subfolder.*move the images.*dataset\.json.*--data\.labels none",
+        ),
         (("1.png", "extras/readme.txt"), "holds 1 image but no class subfolder"),
         (("a.txt", "b.csv", "c.csv"), r"no images, only 3 files \(2 \.csv, 1 \.txt\).*correct the path"),
         (("cat/1.txt", "dog/2"), r"no images, only 2 files \(1 \.txt, 1 without suffix\)"),
@@ -141,7 +161,7 @@ def test_a_path_that_is_no_folder_is_refused_in_words(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"does not exist \(of its path, '{tmp_path}' does\)"):
         scan(str(tmp_path / "no" / "such"))
     (tmp_path / "images.tar").touch()
-    with pytest.raises(UserError, match=r"is a file.*unpack it"):
+    with pytest.raises(UserError, match=r"is a file and no folder; if it is an archive.*--data"):
         scan(str(tmp_path / "images.tar"))
 
 

@@ -1,0 +1,61 @@
+"""A zip or tar archive of images, read without unpacking it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from repae.data.sources.base import SourceConfig
+from repae.data.sources.labelling import by_one, by_what_is_there
+from repae.data.sources.ranges import RangeFile
+from repae.data.sources.storage import Storage, StoredSource
+from repae.data.sources.tarred import TarStorage, compression, refuse_compressed
+from repae.data.sources.zipped import ZipStorage
+
+ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")
+TAR_MAGIC, TAR_PLACE = b"ustar", 257
+
+
+class ArchiveConfig(SourceConfig):
+    """A zip archive, or a tar archive that is not compressed, local or at a URL, in which images lie as in a folder.
+
+    Attributes:
+        path: local, or a URL that fsspec understands.
+        table: name of a table inside, or path of one elsewhere; by default one that is called as tables are. Without
+            one the folders are the classes.
+        inside: the folder inside that holds the class folders; by default the top, or the one folder that is there.
+    """
+
+    kind: Literal["archive"] = "archive"
+    table: str | None = None
+    inside: str | None = None
+
+    def source(self) -> StoredSource:
+        """The archive, listed."""
+        storage = open_archive(self.path)
+        if self.labels == "none":
+            return StoredSource(storage, by_one(storage))
+        return StoredSource(storage, by_what_is_there(storage, table=self.table, inside=self.inside))
+
+
+def open_archive(path: str) -> Storage:
+    """The files of an archive; its content decides which kind it is.
+
+    Raises:
+        UserError: it is neither zip nor tar, or compressed as a whole.
+    """
+    file = RangeFile(path)
+    kind = archive_kind(file.read(0, 512))
+    if kind == "zip":
+        return ZipStorage(file)
+    if kind in ("tar", None):
+        return TarStorage(file)  # which says what is wrong
+    raise refuse_compressed(file.where, kind)
+
+
+def archive_kind(start: bytes) -> str | None:
+    """zip, tar, or how it is compressed, by the first 512 bytes; None if it looks like none."""
+    if start.startswith(ZIP_STARTS):
+        return "zip"
+    if start[TAR_PLACE : TAR_PLACE + len(TAR_MAGIC)] == TAR_MAGIC:
+        return "tar"
+    return compression(start)

@@ -1,0 +1,36 @@
+"""A folder of images, flat or nested, with a table that says the class of each."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from repae.config import UserError
+from repae.data.sources.base import SourceConfig
+from repae.data.sources.labelling import by_one
+from repae.data.sources.storage import FolderStorage, StoredSource
+from repae.data.sources.tables import FORMS, by_table, find_table
+
+
+class LabelledConfig(SourceConfig):
+    """A folder of images with their classes in `dataset.json` or a CSV file; which forms: `repae.data.sources.tables`.
+
+    Attributes:
+        table: name of the table in the folder, or path of one elsewhere; by default dataset.json, labels.csv,
+            metadata.csv or the only CSV file there. Names in it count from the folder.
+    """
+
+    kind: Literal["labelled"] = "labelled"
+    table: str | None = None
+
+    def source(self) -> StoredSource:
+        """The folder and the table, listed."""
+        storage = FolderStorage(self.path)
+        if self.labels == "none":
+            return StoredSource(storage, by_one(storage))
+        table = find_table(storage, self.table)
+        if table is None:
+            raise UserError(
+                f"data folder '{storage.where}' has no table of classes; put a dataset.json or labels.csv there, or "
+                f"give --data.table FILE, or train without classes: --data.labels none; {FORMS}"
+            )
+        return StoredSource(storage, by_table(storage, table))

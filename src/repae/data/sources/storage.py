@@ -1,0 +1,168 @@
+"""Where files lie, apart from what they are: a folder, an archive, a container. Labels are another matter."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int64
+
+from repae.config import UserError
+from repae.data.source import Digest, Source, readable
+from repae.data.sources.names import Names
+
+
+class Storage(ABC):
+    """Files in one place, listed once and read by position.
+
+    It holds no open file where it is pickled, and opens its own in each process.
+
+    Attributes:
+        where: what it is, as it is said in errors.
+        noun: what it is called, such as "folder".
+        names: of all files that are not hidden, with `/` between folders; no two are equal.
+        empty: folders directly inside that hold no file.
+    """
+
+    where: str
+    noun: str
+    names: Names
+    empty: Sequence[str] = ()
+
+    @abstractmethod
+    def read(self, position: int) -> bytes:
+        """The content of a file. Raises as `Source.read` does."""
+
+    @abstractmethod
+    def sizes(self, positions: Int64[np.ndarray, " n"]) -> Iterator[int]:
+        """Sizes in bytes of some files, -1 where one cannot be told; nothing is read for them."""
+
+
+class Labelled(NamedTuple):
+    """Some files of a storage, in order, each with its class, and what a person should be told."""
+
+    positions: Int64[np.ndarray, " n"]
+    class_names: tuple[str, ...]
+    labels: Int64[np.ndarray, " n"]
+    notes: tuple[str, ...]
+
+
+class StoredSource(Source):
+    """The labelled files of a storage."""
+
+    def __init__(self, storage: Storage, labelled: Labelled) -> None:
+        self.storage = storage
+        self.where = storage.where
+        self.positions, self.class_names, self.labels, self.notes = labelled
+
+    def name(self, index: int) -> str:
+        """The file's path inside the storage."""
+        return self.storage.names[int(self.positions[index])]
+
+    def read(self, index: int) -> bytes:
+        """The file's content."""
+        return self.storage.read(int(self.positions[index]))
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of every file's name, size and class: the same wherever and in whatever storage they lie."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        digest = Digest("files", *self.class_names)
+        sizes = self.storage.sizes(self.positions)
+        for index, (size, label) in enumerate(zip(sizes, self.labels.tolist())):
+            digest.add(self.name(index), size, label)
+        return str(digest)
+
+
+class FolderStorage(Storage):
+    """The files below a folder, as they lie on the disk.
+
+    Raises:
+        UserError: there is no such folder, or a part of it cannot be listed.
+    """
+
+    noun = "folder"
+
+    def __init__(self, path: str) -> None:
+        self.root = Path(path).expanduser()
+        self.where = readable(self.root)
+        check_folder(self.root)
+        files, folders = list_folder(self.root)
+        names, empty = list(files), []
+        for folder in folders:
+            found = list(_walk(self.root / folder, folder))
+            names += found
+            if not found:
+                empty.append(folder)
+        self.names = Names(sorted(names))
+        self.empty = tuple(empty)
+
+    def read(self, position: int) -> bytes:
+        """The file's content."""
+        return (self.root / self.names[position]).read_bytes()
+
+    def sizes(self, positions: Int64[np.ndarray, " n"]) -> Iterator[int]:
+        """As the disk says."""
+        for position in positions.tolist():
+            try:
+                yield os.stat(f"{self.root}/{self.names[position]}").st_size  # noqa: PTH116 - a third of Path's time
+            except OSError:
+                yield -1
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse what is no folder at all.
+
+    Raises:
+        UserError: says which.
+    """
+    shown = readable(folder)
+    try:
+        if folder.is_dir():
+            return
+        exists = folder.exists()
+    except OSError as error:
+        raise UserError(f"data folder '{shown}' cannot be reached: {error.strerror}; correct the path") from error
+    if exists:
+        raise UserError(
+            f"data path '{shown}' is a file and no folder; if it is an archive, a table or a shard, --data '{shown}' "
+            "finds out which"
+        )
+    parent = next((readable(p) for p in folder.absolute().parents if p.is_dir()), os.sep)
+    raise UserError(
+        f"data folder '{shown}' does not exist (of its path, '{parent}' does); correct the path or put the images there"
+    )
+
+
+def list_folder(folder: Path) -> tuple[list[str], list[str]]:
+    """Names of the files and of the folders in a folder, hidden ones left out, sorted.
+
+    Raises:
+        UserError: it cannot be listed.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            seen = [(entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        raise UserError(
+            f"folder '{readable(folder)}' cannot be listed: {error.strerror}; make it readable or take it away"
+        ) from error
+    return sorted(name for name, is_dir in seen if not is_dir), sorted(name for name, is_dir in seen if is_dir)
+
+
+def _walk(folder: Path, relative: str) -> Iterator[str]:
+    """Every file below a folder, as a path relative to the data's root; links to a folder above are not followed."""
+    files, subfolders = list_folder(folder)
+    yield from (f"{relative}/{name}" for name in files)
+    for name in subfolders:
+        below = folder / name
+        if not (below.is_symlink() and folder.resolve().is_relative_to(below.resolve())):
+            yield from _walk(below, f"{relative}/{name}")
