@@ -107,6 +107,17 @@ class TimmTeacher(Teacher):
             )
         return tokens.float()
 
+    @torch.no_grad()
+    def class_token(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
+        """The class token after the final norm, in float32.
+
+        Raises:
+            UserError: the transformer has none.
+        """
+        if self._prefix < 1:
+            raise UserError(f"timm model {self.name!r} has no class token; use the mean of its patch tokens")
+        return self.network.forward_features(self.preprocess(images))[:, 0].float()  # type: ignore[operator]
+
     def preprocess(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b 3 s s"]:
         """What the transformer sees of images 0..255."""
         _, channels, height, width = images.shape
