@@ -16,7 +16,7 @@ from repae.evaluate.cache import FeatureCache
 from repae.evaluate.classifier import judge_for
 from repae.evaluate.comparison import Comparison, compare
 from repae.evaluate.digits import Labelled, accuracy_by_class, classifier_figures, unjudgeable
-from repae.evaluate.features import POOL, FeatureExtractor
+from repae.evaluate.features import POOL, ClassifierFeatures, FeatureExtractor
 from repae.evaluate.frechet import FLOOR_SPLITS
 from repae.evaluate.images import ImagesInMemory, ImagesOfDataset
 from repae.evaluate.latents import latent_figures
@@ -140,7 +140,7 @@ def evaluate(
 def _generation(it: Evaluation, result: dict[str, Any], *, judged: bool) -> None:
     """Images drawn once, judged by the classifier and compared in the features of every network."""
     settings, dataset = it.settings, it.dataset
-    free = it.draw(settings.images, UNGUIDED)
+    free, judge = it.draw(settings.images, UNGUIDED), None
     if it.bundle.null_label is None:
         result["notes"].append("The model has no null class: no image was generated with guidance.")
     if judged:
@@ -153,17 +153,20 @@ def _generation(it: Evaluation, result: dict[str, Any], *, judged: bool) -> None
             "weights": judge.weights,
             "held_out_accuracy": judge.held_out_accuracy,
         }
-        result.setdefault("classes", {})["classifier"] = accuracy_by_class(free, judge)
-    if it.networks.extractors:
-        images = ImagesInMemory("generated images", *free)
-        indices = evenly_spaced(dataset, settings.reference_images)
-        reference = Reference("the data set", ImagesOfDataset("the data set", dataset, indices), {})
-        result["protocol"]["reference"] = reference.facts()
-        for network in it.networks.extractors:
-            found = compare(images, reference, network, settings.comparison, it.features)
-            for pair in found.pairs:
-                pair["real"] = int(indices[pair["real"]])
-            _put(result, found, network)
+    images = ImagesInMemory("generated images", *free)
+    indices = evenly_spaced(dataset, settings.reference_images)
+    reference = Reference("the data set", ImagesOfDataset("the data set", dataset, indices), {})
+    result["protocol"]["reference"] = reference.facts()
+    for network in it.networks.extractors:
+        found = compare(images, reference, network, settings.comparison, it.features)
+        for pair in found.pairs:
+            pair["real"] = int(indices[pair["real"]])
+        _put(result, found, network)
+    if judge is not None:
+        only = settings.comparison.replace(metrics=("kid", "precision-recall"))
+        network = ClassifierFeatures(judge.network)
+        _put(result, compare(images, reference, network, only, it.features), network)
+        result["classes"][network.name] = accuracy_by_class(free, judge)
 
 
 def _reconstruction(it: Evaluation, result: dict[str, Any]) -> None:
@@ -175,11 +178,12 @@ def _reconstruction(it: Evaluation, result: dict[str, Any]) -> None:
     }
     if it.networks.lpips is not None:
         result["lpips"] = it.networks.lpips(before, after)
-    only_frechet = it.settings.comparison.replace(metrics=("fid",))
+    # No interval: reconstructions come in pairs with the images, and the bootstrap draws one side only.
+    only_frechet = it.settings.comparison.replace(metrics=("fid",), resamples=0)
     for network in it.networks.extractors:
         reference = Reference("real images", ImagesInMemory("real images", before), {})
         found = compare(ImagesInMemory("reconstructions", after), reference, network, only_frechet, it.features)
-        for kind in ("figures", "intervals", "warnings"):
+        for kind in ("figures", "warnings"):
             entries = {f"r{key}": value for key, value in getattr(found, kind).items()}
             result |= entries if kind == "figures" else {kind: {**result.get(kind, {}), **entries}}
 
@@ -212,7 +216,9 @@ def _put(result: dict[str, Any], found: Comparison, network: FeatureExtractor) -
     for kind in ("intervals", "deviations", "warnings"):
         result.setdefault(kind, {}).update(getattr(found, kind))
     for kind in ("classes", "pairs"):
-        result.setdefault(kind, {})[network.name] = getattr(found, kind)
+        result.setdefault(kind, {})
+        if rows := getattr(found, kind):
+            result[kind][network.name] = rows
     result["notes"] += [note for note in found.notes if note not in result["notes"]]
 
 

@@ -171,15 +171,18 @@ def _bounds(constraints: Iterable[Any]) -> Iterator[str]:
                 yield words.format(bound)
 
 
-def _doc(model_cls: type[Config]) -> str:
+def _doc(model_cls: type[Any]) -> str:
     return (inspect.getdoc(model_cls) or "").replace("``", "").replace("`", "")
 
 
 def _notes(model_cls: type[Config]) -> dict[str, str]:
-    """What the class's docstring says of each field in its section "Attributes"."""
-    section = _doc(model_cls).partition("Attributes:\n")[2]
-    found = re.findall(r"^    (\w+): (.*(?:\n {8,}.*)*)", section, flags=re.MULTILINE)
-    return {name: re.sub(r"\s+", " ", text) for name, text in found}
+    """What the docstrings of the class and of its bases say of each field in their sections "Attributes"."""
+    notes: dict[str, str] = {}
+    for base in reversed(model_cls.__mro__):
+        section = _doc(base).partition("Attributes:\n")[2]
+        found = re.findall(r"^    (\w+): (.*(?:\n {8,}.*)*)", section, flags=re.MULTILINE)
+        notes |= {name: re.sub(r"\s+", " ", text) for name, text in found}
+    return notes
 
 
 def _value(value: Any) -> str:
