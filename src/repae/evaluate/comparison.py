@@ -162,7 +162,7 @@ def _frechet(out: Comparison, sides: _Sides, part: str, metric: Metric) -> None:
     features = sides.generated[part]
     stored = sides.reference.statistics.get(part) if isinstance(sides.extractor, Inception) else None
     if stored is not None and sides.config.stored:
-        real, counts = stored, [len(features)]
+        real, counts = Gaussian.of(*stored), [len(features)]
     else:
         assert sides.real is not None
         real, counts = Gaussian.fit(sides.real[part]), [len(features), len(sides.real[part])]

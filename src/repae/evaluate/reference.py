@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,12 +18,18 @@ from repae.config import UserError
 from repae.data.scan import readable
 from repae.evaluate.cache import check_finite
 from repae.evaluate.features import POOL
-from repae.evaluate.frechet import Gaussian
 from repae.evaluate.images import ImageSet, npz_names, open_images
 from repae.evaluate.inception import SPATIAL
 
 STORED = {POOL: ("mu", "sigma"), SPATIAL: ("mu_s", "sigma_s")}
 """Names of mean and covariance in ADM's reference files, by part of the Inception."""
+
+
+class Statistics(NamedTuple):
+    """A stored mean and covariance, float64."""
+
+    mean: Float64[Tensor, " d"]
+    covariance: Float64[Tensor, "d d"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class Reference:
 
     name: str
     images: ImageSet | None
-    statistics: Mapping[str, Gaussian]
+    statistics: Mapping[str, Statistics]
     stored_digest: str = ""
 
     @cached_property
@@ -75,7 +81,7 @@ def open_reference(path: str | Path, resolution: int | None = None) -> Reference
     for part, keys in known.items():
         mean, covariance = _stored(path, keys)
         digest.update(part.encode() + mean.numpy().tobytes() + covariance.numpy().tobytes())
-        statistics[part] = Gaussian.of(mean, covariance)
+        statistics[part] = Statistics(mean, covariance)
     images = open_images(path, resolution) if not known or "arr_0" in names else None
     name = readable(path.name) if images is None else images.name
     return Reference(name, images, statistics, digest.hexdigest()[:24] if known else "")

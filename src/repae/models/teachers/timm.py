@@ -24,6 +24,7 @@ PIXELS_PER_TOKEN = 16
 """Side of the square of an image that one token stands for unless a grid is asked for (REPA, arXiv 2410.06940)."""
 
 _INTERPOLATIONS = ("bicubic", "bilinear")
+_NO_FILE = "there is no weights file {}; give the teacher the path of an existing one"
 
 
 class TimmTeacherConfig(Config):
@@ -64,6 +65,8 @@ class TimmTeacher(Teacher):
         super().__init__()
         self.config = config
         self.name = config.name
+        if load and config.weights is not None and not Path(config.weights).exists():
+            raise UserError(_NO_FILE.format(config.weights))  # before a second goes into building the network
         network, dynamic = _network(config, pretrained=load and config.weights is None)
         self.patch = _patch_size(network, config.name)
         self._fixed_grid = None if dynamic else _native_grid(network, self.patch)
@@ -234,7 +237,7 @@ def _read(path: Path) -> dict[str, Any]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise UserError(f"there is no weights file {path}; give the teacher the path of an existing one") from None
+        raise UserError(_NO_FILE.format(path)) from None
     except pickle.UnpicklingError:
         raise UserError(
             f"{path} holds more than tensors, or is no weights file; convert it to safetensors where you trust it"
