@@ -97,7 +97,9 @@ def test_classes_are_told_apart():
     """Each class has its own row: one that is drawn from elsewhere has no precision, the others keep theirs."""
     images, reference = _sides(90, 90, labels=True)
     spoilt = torch.where((images.labels == 1)[:, None, None, None], torch.tensor(255).byte(), reference.images.images)
-    found = compare(ImagesInMemory("generated", spoilt, images.labels), reference, Random(dim=40), SETTINGS, NOWHERE).classes
+    found = compare(
+        ImagesInMemory("generated", spoilt, images.labels), reference, Random(dim=40), SETTINGS, NOWHERE
+    ).classes
     assert [row["class"] for row in found] == [0, 1, 2] and {row["generated"] for row in found} == {30}
     assert found[0]["precision"] == found[2]["recall"] == 1.0 and found[0]["fd"] == pytest.approx(0, abs=1e-6)
     assert found[1]["precision"] < 0.5 and found[1]["fd"] > 1

@@ -47,10 +47,10 @@ class Inception(FeatureExtractor):
     channels = 3
 
     def __init__(self, weights: str | Path | None = None, device: torch.device | str = "cpu") -> None:
-        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-
         path = cached_weights() if weights is None else Path(weights).expanduser()
         self.published = path is None or _check(path)
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
         parts = ["2048", "logits_unbiased"]
         try:
             with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
