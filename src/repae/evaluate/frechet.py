@@ -118,7 +118,7 @@ def gaussian_frechet(
     return Gaussian.of(mean_a, cov_a).distance(Gaussian.of(mean_b, cov_b))
 
 
-def frechet_distance(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> float:
+def frechet_distance(a: Float[Tensor, "n d"], b: Float[Tensor, "m e"]) -> float:
     """Squared Frechet distance between the Gaussians fitted to two feature sets; in squared units of the features."""
     return Gaussian.fit(a).distance(Gaussian.fit(b))
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int, Int64, UInt8
+from jaxtyping import Int, Int64, Shaped, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -66,7 +66,7 @@ class ImageSet(ABC):
 class ImagesInMemory(ImageSet):
     """Images that are there already, such as generated ones."""
 
-    def __init__(self, name: str, images: UInt8[Tensor, "n c h w"], labels: Int[Tensor, " n"] | None = None) -> None:
+    def __init__(self, name: str, images: Shaped[Tensor, "n c h w"], labels: Int[Tensor, " n"] | None = None) -> None:
         check_levels(images.dtype, name)
         if not len(images):
             raise UserError(f"{name} holds no image; at least one is needed")

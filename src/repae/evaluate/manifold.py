@@ -44,7 +44,7 @@ class Nearest(NamedTuple):
     distances: Float[Tensor, "n k"]
 
 
-def manifolds(generated: Float[Tensor, "n d"], real: Float[Tensor, "m d"], k: int = NEIGHBOURS) -> Manifolds:
+def manifolds(generated: Float[Tensor, "n d"], real: Float[Tensor, "m e"], k: int = NEIGHBOURS) -> Manifolds:
     """Which images lie inside the balls of the other set; a ball reaches to its centre's k-th nearest other image.
 
     Raises:
@@ -62,7 +62,7 @@ def manifolds(generated: Float[Tensor, "n d"], real: Float[Tensor, "m d"], k: in
     return Manifolds(inside_real, inside_generated)
 
 
-def nearest_images(generated: Float[Tensor, "n d"], real: Float[Tensor, "m d"], k: int = 1) -> Nearest:
+def nearest_images(generated: Float[Tensor, "n d"], real: Float[Tensor, "m e"], k: int = 1) -> Nearest:
     """The k nearest real images of every generated one in these features: is it memorising?
 
     Raises:

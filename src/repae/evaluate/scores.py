@@ -50,7 +50,7 @@ def inception_score(logits: Float[Tensor, "n k"], part: int = PART, seed: int | 
 
 
 def kernel_distance(
-    a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], subsets: int = SUBSETS, size: int = SUBSET, seed: int = SEED
+    a: Float[Tensor, "n d"], b: Float[Tensor, "m e"], subsets: int = SUBSETS, size: int = SUBSET, seed: int = SEED
 ) -> Score:
     """KID (Binkowski et al., arXiv 1801.01401): squared MMD with the kernel (x.y/d + 1)^3, unbiased, may be below 0.
 
