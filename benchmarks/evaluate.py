@@ -3,9 +3,9 @@
     python benchmarks/evaluate.py --images 50000 [--dim 2048] [--classes 1008] [--no-scipy] [--all]
 
 Seconds of a busy machine say little: those of the CPU stand beside them, of all threads together. Random features of
-Inception's sizes, read from files as `FeatureCache` maps them. FID: moments of both sets, eigenvalues of both
-covariances, singular values of a product. The ratio is to numpy's covariances and scipy's `sqrtm` of their product, the
-usual way. `--all` adds KID and, which compares all pairs, precision and recall against 10,000 reference images.
+Inception's sizes, read from files as `FeatureCache` maps them. FID: moments of both sets, factors of both
+covariances, singular values of their product. The ratio is to numpy's covariances and scipy's `sqrtm`, the usual way.
+`--all` adds KID and, which compares all pairs, precision and recall against 10,000 reference images.
 """
 
 from __future__ import annotations

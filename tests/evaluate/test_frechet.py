@@ -137,3 +137,16 @@ def test_other_dimensions_are_refused():
     """Features of two networks have no distance."""
     with pytest.raises(UserError, match="same network"):
         frechet_distance(torch.randn(9, 3), torch.randn(9, 4))
+
+
+def test_whole_and_singular_covariances_meet():
+    """Of one covariance the quick factor and that of the eigenvalues give the same distance; a nearly singular one is
+    left to the eigenvalues, which leave its zeros out."""
+    (ma, ca), (mb, cb) = moments(_features(300, 20, 0)), moments(_features(300, 20, 1))
+    values, vectors = torch.linalg.eigh(ca)
+    other = Gaussian.of(mb, cb)
+    by_eigenvalues = Gaussian(ma, vectors * values.sqrt()).distance(other)
+    assert Gaussian.of(ma, ca).distance(other) == pytest.approx(by_eigenvalues, rel=1e-10)
+    flat = vectors[:, 3:] * values[3:].sqrt()
+    assert Gaussian.of(ma, flat @ flat.T).factor.shape == (20, 17)
+    assert Gaussian.of(ma, flat @ flat.T).distance(other) == pytest.approx(Gaussian(ma, flat).distance(other), rel=1e-7)

@@ -4,8 +4,8 @@ Fit a Gaussian to each set, compare the Gaussians (Dowson and Landau, 1982; Heus
 
     d^2 = |m1 - m2|^2 + tr(S1) + tr(S2) - 2 tr((S1 S2)^(1/2))
 
-No matrix root is taken. With S1 = A A^T and S2 = B B^T from eigenvalues, in float64, the last trace is the sum of the
-singular values of A^T B: exact for singular covariances too, where the root of S1 S2 is fragile.
+No matrix root is taken. With S1 = A A^T and S2 = B B^T in float64, by Cholesky or eigenvalues, the last trace is the
+sum of the singular values of A^T B: exact for singular covariances too, where the root of S1 S2 is fragile.
 """
 
 from __future__ import annotations
@@ -77,10 +77,18 @@ class Gaussian(NamedTuple):
 
     @classmethod
     def of(cls, mean: Float[Tensor, " d"], covariance: Float[Tensor, "d d"]) -> Gaussian:
-        """From a covariance; eigenvalues that are zero but for rounding are zero, and columns of zeros are left out."""
-        values, vectors = torch.linalg.eigh((covariance.double() + covariance.double().T) / 2)
-        rounding = len(values) * torch.finfo(values.dtype).eps * values[-1].abs()
-        kept = values > rounding
+        """From a covariance: its Cholesky factor, which is quick, or where it is singular that of its eigenvalues.
+
+        Eigenvalues that are zero but for rounding are zero, and columns of zeros are left out.
+        """
+        covariance = (covariance.double() + covariance.double().T) / 2
+        rounding = len(covariance) * torch.finfo(covariance.dtype).eps
+        lower, fault = torch.linalg.cholesky_ex(covariance)
+        pivots = lower.diagonal().square()
+        if not fault and pivots.min() > rounding * pivots.max():
+            return cls(mean.double(), lower)
+        values, vectors = torch.linalg.eigh(covariance)
+        kept = values > rounding * values[-1].abs()
         return cls(mean.double(), vectors[:, kept] * values[kept].sqrt())
 
     @classmethod
