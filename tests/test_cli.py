@@ -114,6 +114,9 @@ def test_help_of_train_lists_the_fields_with_the_recipes_own_values(capsys: pyte
         (["sample", "nowhere"], "nowhere is no run"),
         (["evaluate", "nowhere"], "nowhere is no run"),
         (["evaluate", "nowhere", "--bundel", "ema"], "did you mean 'bundle'?"),
+        (["evaluate"], "is missing"),
+        (["compare", "nowhere"], "at least two runs"),
+        (["compare", "nowhere", "elsewhere"], "nowhere has no evaluation yet"),
         (["report", "nowhere"], "nowhere"),
         (["demo", "--rums", "x"], "did you mean 'runs'?"),
     ],
@@ -199,7 +202,7 @@ def test_what_a_run_cannot_do_is_refused(runs: Path, capsys: pytest.CaptureFixtu
     assert "the model has no null class" in refusal(["sample", folder, "--guidance.scale", "2"], capsys)
     assert "classes holds 11" in refusal(["sample", folder, "--classes", "11"], capsys)
     assert "allowed: 'live', 'ema', 'reference'" in refusal(["sample", folder, "--bundle", "lve"], capsys)
-    assert "bundle 'lve' is unknown" in refusal(["evaluate", folder, "--bundle", "lve"], capsys)
+    assert "allowed: 'live', 'ema', 'reference'" in refusal(["evaluate", folder, "--bundle", "lve"], capsys)
     other = ["train", "digits-sit", *TINY, "--latent-norm.eps", "1e-3", "--name", "tiny", "--runs", str(runs)]
     line = refusal(other, capsys)
     assert "holds a run of another recipe" in line and "latent_norm.eps was 0.0001, is now 0.001" in line
@@ -248,9 +251,11 @@ def test_figures_and_folders_are_said(
     """`evaluate`, `demo` and `miniature` hand their folder on and say what came out."""
     monkeypatch.setattr(
         "repae.recipes.outcome.evaluate",
-        lambda folder, bundle: {"accuracy": 0.98765, "notes": [f"{folder.name} {bundle}"], "protocol": {"seed": 0}},
+        lambda folder, settings: {"accuracy": 0.98765, "notes": [f"x {settings.bundle}"], "protocol": {"seed": 0}},
     )
-    assert main(["evaluate", "runs/x", "--bundle", "live"]) == 0
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "recipe.yaml").write_text(compose("digits", {}).to_yaml())
+    assert main(["evaluate", str(tmp_path / "x"), "--bundle", "live"]) == 0
     out = capsys.readouterr().out
     assert "0.9877" in out and "x live" in out and "seed" not in out
     monkeypatch.setattr("repae.recipes.outcome.demo", lambda runs: runs / "demo")

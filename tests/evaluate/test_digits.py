@@ -5,18 +5,25 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from evaluate.fakes import FakeBundle, Memory
+from evaluate.fakes import FakeBundle, Memory, Random
 
-from repae.evaluate import EvaluationConfig, classifier, evaluate, unjudgeable
+from repae.evaluate import EvaluationConfig, Networks, classifier, evaluate, unjudgeable
 from repae.flow import Euler
 from repae.runtime.precision import Precision
 
 FP32 = Precision("fp32", torch.device("cpu"))
-SETTINGS = EvaluationConfig(sampler=Euler(steps=2), batch_size=200, guided_images=300)
+SETTINGS = EvaluationConfig(
+    sampler=Euler(steps=2), batch_size=200, guided_images=300, comparison={"resamples": 0, "subsets": 2}
+)
 GENERATED = {"accuracy_guided", "accuracy", "fd", "fd_floor"}
 NEIGHBOURS = {"nn_accuracy", "nn_accuracy_real", "precision", "recall", "density", "coverage"}
 DISTANCES = {"nn_distance", "nn_distance_real", "copies"}
-FIGURES = GENERATED | NEIGHBOURS | DISTANCES | {"psnr", "ssim", "fixed_pattern"}
+CLASSIFIER = {"kd_classifier", "precision_classifier", "recall_classifier"}
+LATENT = {"latent_channels_used", "latent_high_frequency", "latent_probe_accuracy"}
+AUTOENCODER = {"psnr", "ssim", "fixed_pattern"} | LATENT
+FIGURES = GENERATED | NEIGHBOURS | DISTANCES | CLASSIFIER | AUTOENCODER
+BESIDE = {"notes", "protocol", "latents"}
+TABLES = {"intervals", "deviations", "warnings", "classes", "pairs"}
 
 
 def _drawing_real(digits):
@@ -57,7 +64,7 @@ def perfect(judged):
 def test_a_perfect_generator_scores_perfectly(perfect):
     """The real images, drawn by label, give the ceiling of every figure, and are called what they are: copies."""
     result = perfect.result
-    assert set(result) == FIGURES | {"notes", "protocol"} and result["notes"] == []
+    assert set(result) == FIGURES | BESIDE | TABLES and result["notes"] == []
     assert result["accuracy"] > 0.99 and result["accuracy_guided"] > 0.99
     assert 0 <= result["fd"] < 0.1 * result["fd_floor"] and result["fd_floor"] > 0
     assert result["precision"] == result["coverage"] == result["nn_accuracy"] == result["copies"] == 1.0
@@ -78,11 +85,11 @@ def test_the_protocol_says_how(perfect, judged):
 @pytest.mark.slow
 def test_labels_of_generated_images_follow_the_data(perfect, judged):
     """The Frechet distance compares sets with the same class shares; unguided batches are not doubled."""
-    guided, free = torch.cat(perfect.labels)[:300], torch.cat(perfect.labels)[300:]
+    free, guided = torch.cat(perfect.labels)[:1797], torch.cat(perfect.labels)[1797:]
     counts = torch.bincount(judged.digits.labels)
     assert torch.equal(torch.bincount(free), counts)
     assert float((torch.bincount(guided) - counts * 300 / 1797).abs().max()) < 1
-    assert perfect.bundle.batches == [200, 400, 100, 200] + [200, 200] * 8 + [197, 197]
+    assert perfect.bundle.batches == [200, 200] * 8 + [197, 197] + [200, 400, 100, 200]
 
 
 @pytest.mark.slow
@@ -107,7 +114,7 @@ def test_a_model_without_a_null_class_is_judged_unguided(monkeypatch):
     bundle = FakeBundle(lambda labels: dataset.images[: len(labels)])
     bundle.null_label = None
     result = evaluate(bundle, dataset, SETTINGS.replace(images=20), precision=FP32)
-    assert set(result) == (FIGURES - {"accuracy_guided"}) | {"notes", "protocol"}
+    assert set(result) == (FIGURES - {"accuracy_guided"}) | BESIDE | TABLES
     assert "null class" in result["notes"][0] and result["copies"] == 1.0
 
 
@@ -134,9 +141,35 @@ def test_sets_that_cannot_be_judged_are_told_from_those_that_can(dataset, word):
     assert unjudgeable(_memory()) is None
 
 
-def test_a_folder_of_other_images_gets_reconstruction_figures():
-    """Large images: no image is generated, the figures of the autoencoder stand, and the result says so."""
+def test_other_images_without_any_network_get_figures_of_the_autoencoder():
+    """Large images and nothing at hand to compare them with: no image is generated, and the result says so."""
     bundle = FakeBundle(lambda labels: pytest.fail("generated"), lambda images: images.clamp_max(200))
     result = evaluate(bundle, _memory(size=64), EvaluationConfig(images=10), precision=FP32)
-    assert {"psnr", "ssim", "fixed_pattern", "notes", "protocol"} == set(result)
+    assert set(result) == AUTOENCODER | BESIDE
     assert "Only the reconstruction" in result["notes"][0]
+
+
+def test_other_images_are_compared_in_the_features_at_hand():
+    """A folder that the classifier cannot judge has every figure of its teacher, with reference and network named."""
+    dataset = _memory(n=60, size=64)
+    bundle = FakeBundle(lambda labels: dataset.images[: len(labels)], lambda images: images.clamp_max(200))
+    networks = Networks([Random("teacher")], missing=["No FID: no weights."])
+    settings = SETTINGS.replace(images=40, reference_images=50)
+    result = evaluate(bundle, dataset, settings, precision=FP32, networks=networks)
+    family = {f"{key}_teacher" for key in ("fd", "kd", "precision", "recall", "copies")} | {"rfd_teacher"}
+    assert set(result) == AUTOENCODER | family | {"latent_cknna"} | BESIDE | TABLES
+    assert "No figure of the classifier" in result["notes"][0] and result["notes"][1] == "No FID: no weights."
+    pair = result["pairs"]["teacher"][0]
+    assert pair["distance"] == pytest.approx(0, abs=1e-3)
+    assert torch.equal(dataset.images[pair["generated"]], dataset.images[pair["real"]])
+    protocol = json.loads(json.dumps(result["protocol"]))
+    assert protocol["reference"]["images"] == 50
+    assert protocol["networks"]["teacher"]["sha256"] == networks.extractors[0].digest
+    assert "torch-fidelity" in protocol["versions"] and protocol["labels"].startswith("class shares")
+
+
+@pytest.mark.slow
+def test_the_digits_are_judged_class_by_class_too(perfect):
+    """How many of each class were drawn and recognised."""
+    rows = perfect.result["classes"]["classifier"]
+    assert [row["class"] for row in rows] == list(range(10)) and min(row["accuracy"] for row in rows) > 0.95

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from scipy import linalg
 
 from repae.config import UserError
-from repae.evaluate import frechet_distance, frechet_floor, gaussian_frechet
-from repae.evaluate.frechet import moments
+from repae.evaluate import Gaussian, Moments, frechet_distance, frechet_floor, gaussian_frechet
+from repae.evaluate.frechet import moments, rank_warning
 
 
 def _features(n, d, seed, scale=1.0):
@@ -80,3 +80,73 @@ def test_one_image_has_no_covariance():
     """Said in words instead of a division by zero."""
     with pytest.raises(UserError, match="at least 2"):
         frechet_distance(torch.zeros(1, 3), torch.zeros(5, 3))
+
+
+def test_moments_do_not_depend_on_parts_or_order():
+    """Rows in parts of any size and in any order have the moments of the whole, to 1e-12 of their size."""
+    rows = (_features(500, 12, 5) + 300).float()
+    whole = Moments(12)
+    whole.update(rows)
+    for size, order in ((1, torch.arange(500)), (7, torch.randperm(500)), (500, torch.arange(500).flip(0))):
+        parts = Moments(12)
+        for part in rows[order].split(size):
+            parts.update(part)
+        assert parts.count == 500
+        assert torch.allclose(parts.mean, whole.mean, rtol=1e-12)
+        assert torch.allclose(parts.covariance, whole.covariance, rtol=1e-10, atol=1e-10)
+    assert np.allclose(whole.covariance.numpy(), np.cov(rows.double().numpy().T), rtol=1e-10)
+
+
+@pytest.mark.parametrize("reference", ["torch-fidelity", "torchmetrics"])
+def test_equals_two_other_libraries(reference):
+    """On the same full-rank features, within 1e-6 of the sum of the two traces."""
+    a, b = _features(300, 24, 1), _features(260, 24, 2, 0.8)
+    if reference == "torch-fidelity":
+        from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+
+        sides = [fid_features_to_statistics(rows) for rows in (a, b)]
+        expected = fid_statistics_to_metric(*sides, verbose=False)["frechet_inception_distance"]
+    else:
+        from torchmetrics.image.fid import FrechetInceptionDistance
+
+        identity = torch.nn.Identity()
+        identity.num_features = 24
+        metric = FrechetInceptionDistance(feature=identity).set_dtype(torch.float64)
+        metric.update(a, real=True)
+        metric.update(b, real=False)
+        expected = float(metric.compute())
+    traces = sum(float(moments(rows)[1].trace()) for rows in (a, b))
+    assert abs(frechet_distance(a, b) - expected) < 1e-6 * traces
+
+
+def test_few_rows_give_what_their_covariance_gives():
+    """Of fewer images than dimensions the centred rows are the factor: no eigenvalues, the same distance."""
+    a, b = _features(9, 40, 0), _features(200, 40, 1)
+    assert Gaussian.fit(a).factor.shape == (40, 9)
+    by_covariance = gaussian_frechet(*moments(a), *moments(b))
+    assert frechet_distance(a, b) == pytest.approx(by_covariance, rel=1e-7)
+
+
+def test_a_singular_covariance_is_flagged():
+    """The words name both numbers; with one image more than dimensions the covariance can be whole."""
+    assert "40 images for 40 dimensions" in rank_warning(40, 40)
+    assert rank_warning(41, 40) is None
+
+
+def test_other_dimensions_are_refused():
+    """Features of two networks have no distance."""
+    with pytest.raises(UserError, match="same network"):
+        frechet_distance(torch.randn(9, 3), torch.randn(9, 4))
+
+
+def test_whole_and_singular_covariances_meet():
+    """Of one covariance the quick factor and that of the eigenvalues give the same distance; a nearly singular one is
+    left to the eigenvalues, which leave its zeros out."""
+    (ma, ca), (mb, cb) = moments(_features(300, 20, 0)), moments(_features(300, 20, 1))
+    values, vectors = torch.linalg.eigh(ca)
+    other = Gaussian.of(mb, cb)
+    by_eigenvalues = Gaussian(ma, vectors * values.sqrt()).distance(other)
+    assert Gaussian.of(ma, ca).distance(other) == pytest.approx(by_eigenvalues, rel=1e-10)
+    flat = vectors[:, 3:] * values[3:].sqrt()
+    assert Gaussian.of(ma, flat @ flat.T).factor.shape == (20, 17)
+    assert Gaussian.of(ma, flat @ flat.T).distance(other) == pytest.approx(Gaussian(ma, flat).distance(other), rel=1e-7)

@@ -1,4 +1,4 @@
-"""What is done with a run: `repae sample`, `evaluate`, `report`."""
+"""What is done with a run: `repae sample`, `evaluate`, `compare`, `report`."""
 
 from __future__ import annotations
 
@@ -36,14 +36,54 @@ def _sample_fields(words: Words) -> str:
     return f"{presets}\n\n{list_options(SampleSettings(), title='what is drawn')}"
 
 
-def _evaluate(words: Words) -> None:
-    folder, bundle = Path(words.only(_RUN)), words.take("bundle")
-    words.nothing_left("bundle")
-    from repae.recipes.outcome import evaluate
+_EVALUATE_MORE = """\
+Of a run: generated images, reconstruction and latents against the images it was trained on, in the features of the
+networks at hand. Writes evaluation.json into the run's folder, figures with the protocol that made them.
 
-    figures = evaluate(folder, bundle)
-    numbers = [f"{name:20} {value:.4g}" for name, value in figures.items() if isinstance(value, (int, float))]
-    say("\n".join([*numbers, *figures["notes"], f"done: {folder / 'report.html'}"]))
+  repae evaluate runs/digits
+  repae evaluate runs/cats --images 5000 --sampler.steps 50 --features dinov2,inception
+
+Of images made anywhere: against a folder, an npz file of images, or stored statistics, ADM's reference files included.
+
+  repae evaluate --images samples.npz --reference VIRTUAL_imagenet256_labeled.npz
+  repae evaluate --images FOLDER --reference FOLDER --features dinov2 --metrics fid,precision-recall"""
+
+
+def _evaluate(words: Words) -> None:
+    words.at_most(1)
+    from repae.recipes.tables import figures_table
+
+    if words.alone:
+        from repae.recipes.judged import run_evaluation
+        from repae.recipes.outcome import evaluate
+
+        folder = Path(words.alone[0])
+        figures, made = evaluate(folder, run_evaluation(folder, words.options)), folder / "report.html"
+    elif "images" in words.options or "reference" in words.options:
+        from repae.recipes.judged import images_evaluation
+        from repae.recipes.judging import evaluate_images
+
+        figures, made = evaluate_images(images_evaluation(words.options))
+    else:
+        words.only(f"{_RUN} or --images and --reference,")
+        return
+    say(f"{figures_table(figures)}\ndone: {made}")
+
+
+def _evaluate_fields(words: Words) -> str:
+    from repae.recipes.judged import ImagesEvaluation, RunEvaluation
+    from repae.recipes.options import list_options
+
+    run = list_options(RunEvaluation(), title="how a run is judged")
+    images = list_options(ImagesEvaluation(images="FILE", reference="FILE"), title="how images are compared")
+    return f"Of a run:\n\n{run}\n\nOf images made anywhere:\n\n{images}"
+
+
+def _compare(words: Words) -> None:
+    words.nothing_left()
+    from repae.recipes.tables import comparison_table
+
+    say(comparison_table(words.alone))
 
 
 def _report(words: Words) -> None:
@@ -63,10 +103,17 @@ COMMANDS = {
         fields=_sample_fields,
     ),
     "evaluate": Command(
-        "RUN [--bundle live|ema|reference]",
-        "measure a run: generated images and reconstruction",
+        "RUN | --images PATH --reference PATH [--FIELD VALUE ...]",
+        "measure a run, or images against a reference",
         _evaluate,
-        more="Writes evaluation.json into the run's folder, figures with the protocol that made them.",
+        more=_EVALUATE_MORE,
+        fields=_evaluate_fields,
+    ),
+    "compare": Command(
+        "RUN RUN ...",
+        "figures of runs side by side, and whether they may be compared",
+        _compare,
+        more="A run is a folder with evaluation.json, or a JSON file that `repae evaluate` wrote.",
     ),
     "report": Command("RUN", "write report.html of a run again, from its files", _report),
 }

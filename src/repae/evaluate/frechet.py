@@ -4,11 +4,14 @@ Fit a Gaussian to each set, compare the Gaussians (Dowson and Landau, 1982; Heus
 
     d^2 = |m1 - m2|^2 + tr(S1) + tr(S2) - 2 tr((S1 S2)^(1/2))
 
-No matrix root is taken. With S1 = A A^T and S2 = B B^T from eigenvalues, in float64, the last trace is the sum of the
-singular values of A^T B: exact for singular covariances too, where the root of S1 S2 is fragile.
+No matrix root is taken. With S1 = A A^T and S2 = B B^T in float64, by Cholesky or eigenvalues, the last trace is the
+sum of the singular values of A^T B: exact for singular covariances too, where the root of S1 S2 is fragile.
 """
 
 from __future__ import annotations
+
+import math
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -17,30 +20,115 @@ from torch import Tensor
 from repae.config import UserError
 
 FLOOR_SPLITS = 10
+CHUNK = 4096
+
+
+class Moments:
+    """Mean and covariance of rows that come in parts: float64 sums, whatever the parts are and in whatever order.
+
+    The sums are of rows minus the mean of the first part, so that a large mean costs the covariance no digits.
+    """
+
+    def __init__(self, dim: int) -> None:
+        self.count = 0
+        self._shift: Tensor | None = None
+        self._sum = torch.zeros(dim, dtype=torch.float64)
+        self._products = torch.zeros(dim, dim, dtype=torch.float64)
+
+    def update(self, rows: Float[Tensor, "n d"]) -> None:
+        """Take in more rows of any float type."""
+        for part in rows.detach().split(CHUNK):
+            part = part.to("cpu", torch.float64)
+            if self._shift is None:
+                self._shift = part.mean(0)
+            part = part - self._shift
+            self._sum += part.sum(0)
+            self._products.addmm_(part.T, part)
+            self.count += len(part)
+
+    @property
+    def mean(self) -> Float[Tensor, " d"]:
+        """Of all rows so far, in float64."""
+        self._some()
+        assert self._shift is not None
+        return self._shift + self._sum / self.count
+
+    @property
+    def covariance(self) -> Float[Tensor, "d d"]:
+        """The unbiased covariance of all rows so far, in float64."""
+        self._some()
+        return (self._products - torch.outer(self._sum, self._sum / self.count)) / (self.count - 1)
+
+    def _some(self) -> None:
+        if self.count < 2:
+            raise UserError(f"a covariance needs features of at least 2 images; {self.count} given")
+
+
+class Gaussian(NamedTuple):
+    """A Gaussian by its mean and a factor A of its covariance, A A^T; all that a Frechet distance needs."""
+
+    mean: Float[Tensor, " d"]
+    factor: Float[Tensor, "d r"]
+
+    @property
+    def trace(self) -> Float[Tensor, ""]:
+        """Trace of the covariance."""
+        return self.factor.square().sum()
+
+    @classmethod
+    def of(cls, mean: Float[Tensor, " d"], covariance: Float[Tensor, "d d"]) -> Gaussian:
+        """From a covariance: its Cholesky factor, which is quick, or where it is singular that of its eigenvalues.
+
+        Eigenvalues that are zero but for rounding are zero, and columns of zeros are left out.
+        """
+        covariance = (covariance.double() + covariance.double().T) / 2
+        rounding = len(covariance) * torch.finfo(covariance.dtype).eps
+        lower, fault = torch.linalg.cholesky_ex(covariance)
+        pivots = lower.diagonal().square()
+        if not fault and pivots.min() > rounding * pivots.max():
+            return cls(mean.double(), lower)
+        values, vectors = torch.linalg.eigh(covariance)
+        kept = values > rounding * values[-1].abs()
+        return cls(mean.double(), vectors[:, kept] * values[kept].sqrt())
+
+    @classmethod
+    def fit(cls, features: Float[Tensor, "n d"]) -> Gaussian:
+        """To features of two images at least. Of few images the centred rows themselves are the factor."""
+        count, dim = features.shape
+        if 2 <= count <= dim:
+            rows = features.detach().to("cpu", torch.float64)
+            return cls(rows.mean(0), ((rows - rows.mean(0)) / math.sqrt(count - 1)).T)
+        return cls.of(*moments(features))
+
+    def distance(self, other: Gaussian) -> float:
+        """Squared Frechet distance, never below 0."""
+        if self.mean.shape != other.mean.shape:
+            raise UserError(
+                f"features of {len(self.mean)} and of {len(other.mean)} dimensions cannot be compared; "
+                "both sets must come from the same network"
+            )
+        cross = torch.linalg.svdvals(self.factor.T @ other.factor).sum()
+        squared = (self.mean - other.mean).square().sum() + self.trace + other.trace - 2 * cross
+        return max(float(squared), 0.0)
 
 
 def moments(features: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "d"], Float[Tensor, "d d"]]:
     """Mean and unbiased covariance in float64 on the CPU. `features`: any float type, two rows at least."""
-    if features.shape[0] < 2:
-        raise UserError(f"a covariance needs features of at least 2 images; {features.shape[0]} given")
-    rows = features.detach().to("cpu", torch.float64)
-    mean = rows.mean(0)
-    centred = rows - mean
-    return mean, centred.T @ centred / (rows.shape[0] - 1)
+    sums = Moments(features.shape[1])
+    sums.update(features)
+    return sums.mean, sums.covariance
 
 
 def gaussian_frechet(
     mean_a: Float[Tensor, "d"], cov_a: Float[Tensor, "d d"], mean_b: Float[Tensor, "d"], cov_b: Float[Tensor, "d d"]
 ) -> float:
     """Squared Frechet distance of two Gaussians (the number that is called FD or FID), never below 0."""
-    cross = torch.linalg.svdvals(_factor(cov_a).T @ _factor(cov_b)).sum()
-    distance = (mean_a - mean_b).square().sum() + cov_a.trace() + cov_b.trace() - 2 * cross
-    return max(float(distance), 0.0)
+    return Gaussian.of(mean_a, cov_a).distance(Gaussian.of(mean_b, cov_b))
 
 
-def frechet_distance(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> float:
+def frechet_distance(a: Float[Tensor, "n d"], b: Float[Tensor, "m e"]) -> float:
     """Squared Frechet distance between the Gaussians fitted to two feature sets; in squared units of the features."""
-    return gaussian_frechet(*moments(a), *moments(b))
+    return Gaussian.fit(a).distance(Gaussian.fit(b))
 
 
 def frechet_floor(real: Float[Tensor, "n d"], splits: int = FLOOR_SPLITS) -> float:
@@ -57,8 +145,8 @@ def frechet_floor(real: Float[Tensor, "n d"], splits: int = FLOOR_SPLITS) -> flo
     return total / splits
 
 
-def _factor(covariance: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
-    """A with A A^T = `covariance`; eigenvalues that are zero but for rounding are zero."""
-    values, vectors = torch.linalg.eigh(covariance)
-    rounding = len(values) * torch.finfo(values.dtype).eps * values[-1]
-    return vectors * torch.where(values > rounding, values, 0.0).sqrt()
+def rank_warning(count: int, dim: int) -> str | None:
+    """What to say of a covariance of `dim` dimensions from `count` images; nothing where it can have full rank."""
+    if count > dim:
+        return None
+    return f"{count:,} images for {dim:,} dimensions: the covariance is singular and the distance too large"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from repae.data import FolderConfig
-from repae.evaluate.digits import EvaluationConfig
+from repae.evaluate.settings import EvaluationConfig
 from repae.losses.autoencoder import AutoencoderLossConfig
 from repae.models.autoencoders import DiffusersConfig, TinyConfig
 from repae.recipes.recipe import (

@@ -174,7 +174,7 @@ def _bounds(constraints: Iterable[Any]) -> Iterator[str]:
                 yield words.format(bound)
 
 
-def _doc(model_cls: type[Config]) -> str:
+def _doc(model_cls: type[Any]) -> str:
     return (inspect.getdoc(model_cls) or "").replace("``", "").replace("`", "")
 
 

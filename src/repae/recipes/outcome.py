@@ -8,45 +8,51 @@ from typing import Any
 
 from repae.config import UserError, write_atomic
 from repae.data import Dataset
+from repae.evaluate import EvaluationConfig
 from repae.evaluate import evaluate as judge
 from repae.recipes.catalogue import find
+from repae.recipes.judged import RunEvaluation
 from repae.recipes.load import Run, load
+from repae.recipes.networks import networks_at_hand
 from repae.recipes.place import Place, occupied
 from repae.recipes.run import train
 from repae.report import build as build_report
 from repae.runtime.distributed import is_main
 
 
-def evaluate(folder: Path, bundle: str | None = None) -> dict[str, Any]:
+def evaluate(folder: Path, settings: RunEvaluation | None = None) -> dict[str, Any]:
     """Judges a run on the data it was trained on and writes ``evaluation.json``, then the report anew.
 
     Args:
         folder: ``runs/NAME``.
-        bundle: which weights; the recipe's own choice by default. Others go to ``evaluation-BUNDLE.json``.
+        settings: how; as the recipe says by default. Figures of other weights than the recipe's choice go to
+            ``evaluation-BUNDLE.json``.
 
     Raises:
-        UserError: no run there, or its data are not what it was trained on.
+        UserError: no run there, its data are not what it was trained on, or a network that is asked for has no weights.
     """
-    run = load(folder, bundle)
+    run = load(folder, None if settings is None else settings.bundle)
     with occupied(run.recipe.runtime, folder.parent) as place:
         run.to(place.device)
-        figures = judged(run, _same_data(run), place)
+        figures = judged(run, _same_data(run), place, settings)
         if is_main():
-            own = bundle is None or bundle == run.recipe.bundle
-            name = "evaluation.json" if own else f"evaluation-{bundle}.json"
+            own = run.bundle.name == run.recipe.bundle
+            name = "evaluation.json" if own else f"evaluation-{run.bundle.name}.json"
             write_atomic(folder / name, json.dumps(figures, indent=2) + "\n")
             build_report(folder)
     return figures
 
 
-def judged(run: Run, dataset: Dataset, place: Place) -> dict[str, Any]:
-    """All figures of an opened run, with their protocol and where the run stands."""
+def judged(run: Run, dataset: Dataset, place: Place, settings: EvaluationConfig | None = None) -> dict[str, Any]:
+    """All figures of an opened run, with their protocol and where the run stands; by default as its recipe says."""
+    settings = settings or run.recipe.evaluation
     figures = judge(
         run.bundle,
         dataset,
-        run.recipe.evaluation,
+        settings,
         precision=place.precision,
         path=run.recipe.path,
+        networks=networks_at_hand(run.recipe, settings, dataset, place),
         cache=place.runs / "cache",
     )
     figures["protocol"] |= {"recipe": run.recipe.digest(), "step": run.step}

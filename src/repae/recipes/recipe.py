@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
 from repae.config import Config
 from repae.data import DataConfig, Dataset, DigitsConfig
-from repae.evaluate.digits import EvaluationConfig
+from repae.evaluate.settings import EvaluationConfig
 from repae.flow.guidance import Guidance
 from repae.flow.samplers import AnySampler, Euler
 from repae.models.autoencoders import DiffusersConfig

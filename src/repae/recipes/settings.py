@@ -113,9 +113,7 @@ def sample_settings(run: Path, options: Mapping[str, str | None], preset: str | 
     Raises:
         UserError: no run there, a preset nobody knows, or an option that is unknown or not allowed.
     """
-    if not (run / "recipe.yaml").is_file():
-        raise UserError(f"{run} is no run: it has no recipe.yaml; give a folder that `repae train` made")
-    recipe = Recipe.from_yaml(run / "recipe.yaml")
+    recipe = recipe_of(run)
     guided = recipe.sit.class_dropout_prob > 0
     base = SampleSettings(sampler=recipe.preview.sampler, guidance=recipe.preview.guidance if guided else UNGUIDED)
     changes = read_options(SampleSettings, options)
@@ -155,3 +153,14 @@ def _presets(evaluated: Guidance) -> dict[str, SampleSettings]:
         "paper": paper,
         "paper-guided": paper.replace(guidance=evaluated),
     }
+
+
+def recipe_of(run: Path) -> Recipe:
+    """The recipe of a run.
+
+    Raises:
+        UserError: no run there.
+    """
+    if not (run / "recipe.yaml").is_file():
+        raise UserError(f"{run} is no run: it has no recipe.yaml; give a folder that `repae train` made")
+    return Recipe.from_yaml(run / "recipe.yaml")

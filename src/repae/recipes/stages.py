@@ -246,11 +246,23 @@ def _embedded(config: EmbeddedTeacher, dataset: Dataset, place: Place) -> tuple[
     if config.folder is not None:
         network = EmbeddedNetwork.load(Path(config.folder))
         return network, {"name": network.name, "folder": config.folder, **network.origin.get("figures", {})}
-    folder = _cache_folder(place, "teacher", {"config": config.model_dump(mode="json"), "data": dataset.fingerprint})
+    folder = _teacher_folder(config, dataset, place)
     with _one_maker(folder):
         if not (folder / "figures.json").exists():
             _train_teacher(config, dataset, place, folder)
     return EmbeddedNetwork.load(folder / "teacher"), json.loads((folder / "figures.json").read_text())
+
+
+def embedded_at_hand(config: EmbeddedTeacher, dataset: Dataset, place: Place) -> EmbeddedNetwork | None:
+    """The embedded teacher of a run on these images, where it was saved or kept; nothing is trained."""
+    if config.folder is not None:
+        return EmbeddedNetwork.load(Path(config.folder))
+    folder = _teacher_folder(config, dataset, place)
+    return EmbeddedNetwork.load(folder / "teacher") if (folder / "figures.json").exists() else None
+
+
+def _teacher_folder(config: EmbeddedTeacher, dataset: Dataset, place: Place) -> Path:
+    return _cache_folder(place, "teacher", {"config": config.model_dump(mode="json"), "data": dataset.fingerprint})
 
 
 def _train_teacher(config: EmbeddedTeacher, dataset: Dataset, place: Place, folder: Path) -> None:

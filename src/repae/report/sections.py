@@ -39,7 +39,7 @@ def results(run: Run) -> str:
         present = [key for key in members if key in figures]
         rows += [group(title, 4)] if present else []
         for key in present:
-            rows.append(_result(key, members[key], figures))
+            rows.append(_result(key, members[key], figures, run.evaluation))
             known |= {key, members[key].against}
     others = [key for key in figures if key not in known]
     if others:
@@ -183,10 +183,19 @@ def _tiles(evaluation: dict[str, Any]) -> list[str]:
     return shown
 
 
-def _result(key: str, figure: Figure, figures: dict[str, float]) -> str:
+def _result(key: str, figure: Figure, figures: dict[str, float], evaluation: dict[str, Any]) -> str:
     against = figures.get(figure.against) if figure.against else None
     held = f"{figure.form.format(against)}, {figure.against_words}" if against is not None else ""
-    return row(figure.name, figure.form.format(figures[key]), held, figure.meaning)
+    if isinstance(ends := _of(evaluation, "intervals").get(key), list):
+        held = "; ".join(filter(None, [held, f"95%: {' to '.join(figure.form.format(end) for end in ends)}"]))
+    beware = _of(evaluation, "warnings").get(key)
+    meaning = f"{figure.meaning}. Beware: {beware}" if beware else figure.meaning
+    return row(figure.name, figure.form.format(figures[key]), held, meaning)
+
+
+def _of(evaluation: dict[str, Any], table: str) -> dict[str, Any]:
+    found = evaluation.get(table)
+    return found if isinstance(found, dict) else {}
 
 
 def _protocol_line(protocol: dict[str, Any]) -> str:

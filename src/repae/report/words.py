@@ -53,12 +53,76 @@ RECONSTRUCTION = {
     "fixed_pattern": Figure(
         "Fixed pattern", "share of the reconstruction error that is one repeated lattice; 0 is none", "{:.1%}"
     ),
+    "lpips": Figure("LPIPS", "perceptual distance of reconstructed real images; 0 is equal"),
 }
+NETWORKS = {
+    "teacher": "the run's own teacher, which it was trained towards",
+    "teacher2": "the run's second teacher",
+    "classifier": "the classifier",
+    "dinov2": "DINOv2 ViT-L/14 (class token)",
+    "timm": "a transformer of timm",
+}
+"""Networks in whose features sets are compared, Inception apart; figures end on their names."""
+
+INCEPTION = {
+    "fid": Figure("FID", "Frechet distance in Inception's pool features; lower is better", "{:.2f}"),
+    "sfid": Figure("sFID", "the same in 7 channels of an early block, over places", "{:.2f}"),
+    "inception_score": Figure("Inception Score", "sharp and varied classes; higher is better", "{:.1f}"),
+    "kid": Figure("KID", "kernel distance in pool features, unbiased", "{:.5f}"),
+    "precision_inception": Figure("Precision", "share of generated images on the manifold of the real ones"),
+    "recall_inception": Figure("Recall", "share of real images on the manifold of the generated ones"),
+    "copies_inception": Figure(
+        "Nearly copies", "share nearer to a real image than 99% of real images are to each other"
+    ),
+    "rfid": Figure("rFID", "FID of reconstructions and the images they were made of", "{:.2f}"),
+}
+LATENT = {
+    "latent_channels_used": Figure("Channels used", "how many channels the latents fill", "{:.1f}"),
+    "latent_high_frequency": Figure("High frequencies", "share of variance above half of the highest frequency"),
+    "latent_probe_accuracy": Figure("Linear probe", "accuracy of a linear classifier on latents, held-out fifth"),
+    "latent_cknna": Figure("CKNNA", "alignment of nearest neighbours with the teacher's; 1 is the same"),
+}
+
+
+def _in_features_of(network: str) -> dict[str, Figure]:
+    """The family of one network."""
+    words = NETWORKS[network]
+    return {
+        f"fd_{network}": Figure(f"Frechet distance, {network}", f"in the features of {words}", "{:.3g}"),
+        f"kd_{network}": Figure(f"Kernel distance, {network}", "unbiased, may be below 0", "{:.3g}"),
+        f"precision_{network}": Figure(f"Precision, {network}", "share of generated images on the real manifold"),
+        f"recall_{network}": Figure(f"Recall, {network}", "share of real images on the generated manifold"),
+        f"copies_{network}": Figure(
+            f"Nearly copies, {network}", "share nearer to a real image than 99% of real images are to each other"
+        ),
+        f"rfd_{network}": Figure(
+            f"Frechet distance of reconstructions, {network}", "to the images they were made of", "{:.3g}"
+        ),
+    }
+
+
 GROUPS = {
     "Generated with guidance": GUIDED,
     "Generated without guidance": UNGUIDED,
+    "In Inception's features": INCEPTION,
+    "In the features of other networks": {
+        key: figure for network in NETWORKS for key, figure in _in_features_of(network).items()
+    },
     "Reconstructed real images": RECONSTRUCTION,
+    "Latents of real images": LATENT,
 }
+FIGURES = {key: figure for members in GROUPS.values() for key, figure in members.items()}
+"""Every figure with a name, in the order of the report."""
+
+RECONSTRUCTED = ("psnr", "ssim", "lpips", "fixed_pattern", "rfid", "rfd_", "latent_")
+"""How the names of figures begin that no generated image enters."""
+
+LOWER = ("fd", "fid", "sfid", "kid", "kd_", "rfid", "rfd_", "lpips", "fixed_pattern")
+HIGHER = (
+    "accuracy", "nn_accuracy", "precision", "recall", "coverage", "inception_score", "psnr", "ssim",
+    "latent_probe_accuracy",
+)  # fmt: skip
+"""How the names begin of figures of which the lower, or the higher, is the better."""
 
 TEACHER = {
     "random_cosine": "cosine of two tokens of different images; near 1, the teacher says the same of everything",

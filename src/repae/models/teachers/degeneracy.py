@@ -50,7 +50,7 @@ def degeneracy(
     means = tokens.mean(1)
     return figures | {
         "label_cosine": _label_cosine(tokens, labels),
-        "probe_accuracy": _probe(means, labels),
+        "probe_accuracy": linear_probe(means, labels),
         "neighbour_accuracy": _neighbours(means, labels),
     }
 
@@ -98,7 +98,11 @@ def class_means(tokens: Float[Tensor, "n l d"], labels: Int64[Tensor, " n"]) -> 
     return sums / counts[:, None, None]
 
 
-def _probe(means: Float[Tensor, "n d"], labels: Int64[Tensor, " n"]) -> float:
+def linear_probe(means: Float[Tensor, "n d"], labels: Int64[Tensor, " n"]) -> float:
+    """Accuracy of a logistic regression on standardised rows, trained on four fifths, judged on the rest; NaN if none.
+
+    The split is fixed. With one class, or no row to judge, there is no accuracy.
+    """
     from sklearn.linear_model import LogisticRegression
 
     order = torch.randperm(len(means), generator=torch.Generator().manual_seed(0))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from repae.config import UserError
 
+NO_FILE = "there is no weights file {}; give the teacher the path of an existing one"
 _WRAPPINGS = ("state_dict", "model", "weights", "teacher", "encoder")
 """Under which key training scripts keep the weights: MoCo v3 and many others, MAE, PE, DINO's full file, I-JEPA."""
 
@@ -68,7 +69,7 @@ def _read(path: Path) -> Any:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise UserError(f"there is no weights file {path}; give the teacher the path of an existing one") from None
+        raise UserError(NO_FILE.format(path)) from None
     except pickle.UnpicklingError:
         raise UserError(
             f"{path} holds more than tensors, or is no weights file; convert it to safetensors where you trust it"

@@ -22,7 +22,7 @@ from repae.models.teachers.catalogue import (
     entry_of,
     short_name,
 )
-from repae.models.teachers.files import load_weights
+from repae.models.teachers.files import NO_FILE, load_weights
 
 
 class TimmTeacherConfig(Config):
@@ -82,6 +82,8 @@ class TimmTeacher(Teacher):
                 f"teacher {self.name!r} cannot be had from the hub; "
                 f"fetch {entry.where} and give the teacher that file: weights=PATH"
             )
+        if load and config.weights is not None and not Path(config.weights).exists():
+            raise UserError(NO_FILE.format(config.weights))  # before a second goes into building the network
         network, dynamic = _network(entry, pretrained=fetch)
         self.patch = _patch_size(network, self.name)
         self._fixed_grid = None if dynamic else _native_grid(network, self.patch)
@@ -128,6 +130,17 @@ class TimmTeacher(Teacher):
                 f"{expected}; choose a plain vision transformer"
             )
         return tokens.float()
+
+    @torch.no_grad()
+    def class_token(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
+        """The class token after the final norm, in float32.
+
+        Raises:
+            UserError: the transformer has none.
+        """
+        if self._prefix < 1:
+            raise UserError(f"timm model {self.name!r} has no class token; use the mean of its patch tokens")
+        return self.network.forward_features(self.preprocess(images))[:, 0].float()  # type: ignore[operator]
 
     def preprocess(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b 3 s s"]:
         """What the transformer sees of images 0..255."""

@@ -1,0 +1,258 @@
+"""All figures of a trained bundle on the images it was trained on, with the protocol that made them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from repae.data import Dataset
+from repae.evaluate.cache import FeatureCache
+from repae.evaluate.classifier import judge_for
+from repae.evaluate.comparison import Comparison, compare
+from repae.evaluate.digits import Labelled, accuracy_by_class, classifier_figures, unjudgeable
+from repae.evaluate.features import POOL, ClassifierFeatures, FeatureExtractor
+from repae.evaluate.frechet import FLOOR_SPLITS
+from repae.evaluate.images import ImagesInMemory, ImagesOfDataset
+from repae.evaluate.latents import latent_figures
+from repae.evaluate.perceptual import Lpips
+from repae.evaluate.protocol import versions
+from repae.evaluate.reconstruction import fixed_pattern, psnr, ssim
+from repae.evaluate.reference import Reference
+from repae.evaluate.settings import EvaluationConfig
+from repae.flow import Guidance, LinearPath
+from repae.flow import Path as FlowPath
+from repae.prepare.statistics import evenly_spaced
+from repae.runtime.precision import Precision
+from repae.sample import Source, generate, labels_like
+
+UNGUIDED = Guidance(scale=1.0, low=0.0, high=1.0)
+LABEL_RULE = "class shares of the data set, in ascending order"
+
+LATENT_IMAGES = 2_000
+"""Images whose latents are looked at, at most: alignment is a table of all pairs."""
+
+
+@runtime_checkable
+class Judged(Source, Protocol):
+    """What is evaluated; `repae.models.bundle.Bundle` is one: a source of images that also gives images back."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    def reconstruct(self, images: Tensor) -> Tensor: ...  # noqa: D102
+
+    def encode(self, images: Tensor, noise: Tensor) -> Tensor: ...  # noqa: D102
+
+
+class Networks(NamedTuple):
+    """What is at hand to judge with, besides the classifier.
+
+    Attributes:
+        extractors: networks in whose features sets are compared; that called "teacher" also judges the latents.
+        lpips: of reconstructions.
+        missing: what is not at hand, in words.
+    """
+
+    extractors: Sequence[FeatureExtractor] = ()
+    lpips: Lpips | None = None
+    missing: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation: what is judged, on which images, how, and where features and the classifier are kept.
+
+    `precision` is that of the network while sampling, `path` the one that the model was trained on.
+    """
+
+    bundle: Judged
+    dataset: Dataset
+    settings: EvaluationConfig
+    precision: Precision
+    path: FlowPath = field(default_factory=LinearPath)
+    networks: Networks = field(default_factory=Networks)
+    cache: Path | None = None
+
+    @property
+    def features(self) -> FeatureCache:
+        """Where features are computed and kept."""
+        return FeatureCache(self.cache, self.settings.batch_size)
+
+    def draw(self, count: int, guidance: Guidance) -> Labelled:
+        """Generated images with the labels they were made for, which have the class shares of the data set."""
+        settings, labels = self.settings, labels_like(self.dataset.labels, count)
+        images = generate(
+            self.bundle, labels, sampler=settings.sampler, path=self.path, precision=self.precision,
+            guidance=guidance, seed=settings.seed, batch_size=settings.batch_size,
+        )  # fmt: skip
+        return Labelled(images, labels)
+
+    def reconstructed(self) -> tuple[UInt8[Tensor, "n c h w"], UInt8[Tensor, "n c h w"]]:
+        """Real images, spread evenly over the data set, and what the autoencoder makes of them."""
+        real, rebuilt = [], []
+        for indices in evenly_spaced(self.dataset, self.settings.images).split(self.settings.batch_size):
+            images = self.dataset.batch(indices).images
+            with torch.no_grad():
+                rebuilt.append(self.bundle.reconstruct(images.to(self.precision.device)).cpu())
+            real.append(images)
+        return torch.cat(real), torch.cat(rebuilt)
+
+
+def evaluate(
+    bundle: Judged,
+    dataset: Dataset,
+    settings: EvaluationConfig,
+    *,
+    precision: Precision,
+    path: FlowPath = LinearPath(),  # noqa: B008 (immutable)
+    networks: Networks = Networks(),  # noqa: B008 (immutable)
+    cache: Path | None = None,
+) -> dict[str, Any]:
+    """Every figure that this data set and the networks at hand allow, flat; beside them, as far as there are any:
+
+    "notes" (what was left out and why), "protocol", "intervals", "deviations" and "warnings" by figure, "classes" and
+    "pairs" (the closest generated and real images; `real` is an index of the data set) by network, "latents".
+
+    Reconstruction and latents, always. Where the classifier can judge (`unjudgeable`), `classifier_figures`; for each
+    network at hand its `Comparison` of unguided images with real ones, and `rfid` or `rfd_NAME` of reconstructions with
+    the images they were made of. Generated labels have the class shares of the data set.
+    """
+    it = Evaluation(bundle, dataset, settings, precision, path, networks, cache)
+    result: dict[str, Any] = {"notes": [], "protocol": _protocol(it)}
+    reason = unjudgeable(dataset)
+    if reason is None or networks.extractors:
+        _generation(it, result, judged=reason is None)
+    if reason is not None:
+        what = "No figure of the classifier" if networks.extractors else "Only the reconstruction was evaluated"
+        result["notes"].append(f"{what}{'' if networks.extractors else ', no generated image'}: {reason}.")
+    _reconstruction(it, result)
+    _latents(it, result)
+    result["notes"] += networks.missing
+    return result
+
+
+def _generation(it: Evaluation, result: dict[str, Any], *, judged: bool) -> None:
+    """Images drawn once, judged by the classifier and compared in the features of every network."""
+    settings, dataset = it.settings, it.dataset
+    free, judge = it.draw(settings.images, UNGUIDED), None
+    if it.bundle.null_label is None:
+        result["notes"].append("The model has no null class: no image was generated with guidance.")
+    if judged:
+        real = Labelled(*dataset.batch(torch.arange(len(dataset)))[:2])
+        judge = judge_for(real.images, real.labels, dataset.num_classes, it.cache)
+        guided = None if it.bundle.null_label is None else it.draw(settings.guided_images, settings.guidance)
+        result |= classifier_figures(free, guided, real, judge, settings.neighbours)
+        result["protocol"]["classifier"] = {
+            "digest": judge.digest,
+            "weights": judge.weights,
+            "held_out_accuracy": judge.held_out_accuracy,
+        }
+    images = ImagesInMemory("generated images", *free)
+    indices = evenly_spaced(dataset, settings.reference_images)
+    reference = Reference("the data set", ImagesOfDataset("the data set", dataset, indices), {})
+    result["protocol"]["reference"] = reference.facts()
+    for network in it.networks.extractors:
+        found = compare(images, reference, network, settings.comparison, it.features)
+        for pair in found.pairs:
+            pair["real"] = int(indices[pair["real"]])
+        _put(result, found, network)
+    if judge is not None:
+        only = settings.comparison.replace(metrics=("kid", "precision-recall"))
+        network = ClassifierFeatures(judge.network)
+        _put(result, compare(images, reference, network, only, it.features), network)
+        result["classes"][network.name] = accuracy_by_class(free, judge)
+
+
+def _reconstruction(it: Evaluation, result: dict[str, Any]) -> None:
+    before, after = it.reconstructed()
+    result |= {
+        "psnr": psnr(before, after),
+        "ssim": ssim(before, after),
+        "fixed_pattern": fixed_pattern(before, after, it.settings.period),
+    }
+    if it.networks.lpips is not None:
+        result["lpips"] = it.networks.lpips(before, after)
+    # No interval: reconstructions come in pairs with the images, and the bootstrap draws one side only.
+    only_frechet = it.settings.comparison.replace(metrics=("fid",), resamples=0)
+    for network in it.networks.extractors:
+        reference = Reference("real images", ImagesInMemory("real images", before), {})
+        found = compare(ImagesInMemory("reconstructions", after), reference, network, only_frechet, it.features)
+        for kind in ("figures", "warnings"):
+            entries = {f"r{key}": value for key, value in getattr(found, kind).items()}
+            result |= entries if kind == "figures" else {kind: {**result.get(kind, {}), **entries}}
+
+
+def _latents(it: Evaluation, result: dict[str, Any]) -> None:
+    """Latents of real images by the posterior's mean, normalised, beside the teacher's features of the same images."""
+    indices = evenly_spaced(it.dataset, min(it.settings.images, LATENT_IMAGES))
+    images = ImagesOfDataset("the data set", it.dataset, indices)
+    teacher = next((network for network in it.networks.extractors if network.name == "teacher"), None)
+    features = None if teacher is None else it.features.features(images, teacher)[POOL]
+    figures = latent_figures(_encoded(it, images), it.dataset.labels[indices], features)
+    result |= {key: value for key, value in figures.items() if isinstance(value, float)}
+    result["latents"] = {
+        key.removeprefix("latent_"): value for key, value in figures.items() if not isinstance(value, float)
+    }
+
+
+def _encoded(it: Evaluation, images: ImagesOfDataset) -> Float[Tensor, "n c h w"]:
+    parts = []
+    for batch in images.batches(it.settings.batch_size):
+        zeros = torch.zeros(len(batch), *it.bundle.latent_shape, device=it.precision.device)
+        with torch.no_grad():
+            parts.append(it.bundle.encode(batch.to(it.precision.device), zeros).float().cpu())
+    return torch.cat(parts)
+
+
+def _put(result: dict[str, Any], found: Comparison, network: FeatureExtractor) -> None:
+    """One comparison into the whole; what is a table goes under the network's name."""
+    result |= found.figures
+    for kind in ("intervals", "deviations", "warnings"):
+        result.setdefault(kind, {}).update(getattr(found, kind))
+    for kind in ("classes", "pairs"):
+        result.setdefault(kind, {})
+        if rows := getattr(found, kind):
+            result[kind][network.name] = rows
+    result["notes"] += [note for note in found.notes if note not in result["notes"]]
+
+
+def _protocol(it: Evaluation) -> dict[str, Any]:
+    """What made the figures, in JSON."""
+    settings, dataset = it.settings, it.dataset
+    networks = {network.name: network.facts() for network in it.networks.extractors}
+    if it.networks.lpips is not None:
+        networks["lpips"] = it.networks.lpips.facts()
+    return {
+        "bundle": it.bundle.name,
+        "images": settings.images,
+        "guided_images": settings.guided_images,
+        "sampler": settings.sampler.model_dump(mode="json"),
+        "evaluations": settings.sampler.evaluations,
+        "guidance": settings.guidance.model_dump(mode="json"),
+        "path": it.path.model_dump(mode="json"),
+        "seed": settings.seed,
+        "labels": LABEL_RULE,
+        "neighbours": settings.neighbours,
+        "period": settings.period,
+        "comparison": settings.comparison.model_dump(mode="json"),
+        "networks": networks,
+        "fd": "raw penultimate features (64) of the classifier; all real images against all unguided ones",
+        "fd_floor": f"one random half of the real images against the other, mean of {FLOOR_SPLITS} splits",
+        "pixels": "neighbour figures on images pooled to 8 x 8, in [0, 1]",
+        "psnr": "squared error averaged over all images; reconstruction from the posterior mean",
+        "data": {
+            "fingerprint": dataset.fingerprint,
+            "images": len(dataset),
+            "classes": list(dataset.class_names),
+            "resolution": dataset.resolution,
+        },
+        "arithmetic": it.precision.name,
+        "device": it.precision.device.type,
+        "versions": versions(),
+    }
