@@ -11,6 +11,7 @@ from repae.config import UserError, write_atomic
 from repae.data import Dataset
 from repae.prepare.statistics import latent_statistics
 from repae.recipes.identity import check_same_run
+from repae.recipes.latents import RunLatents, open_latents
 from repae.recipes.perceptual import check_perceptual, perceptual_features
 from repae.recipes.pictures import Preview, Reconstructions, final_pictures
 from repae.recipes.place import Place, occupied, writable, write_environment
@@ -58,12 +59,13 @@ def train(recipe: Recipe, runs: Path = Path("runs")) -> Path:
             check_same_run(recipe, writable(folder))
             write_environment(folder / "environment.json", place.device)
         barrier()
-        step, teacher_figures, meta = _step(recipe, dataset, place)
+        latents = open_latents(recipe, dataset, place)
+        step, teacher_figures, meta = _step(recipe, dataset, latents, place)
         if is_main() and teacher_figures:
             write_atomic(folder / "teacher.json", json.dumps(teacher_figures, indent=2) + "\n")
         if (warning := short_run_warning(recipe.ema, recipe.loop.steps)) and is_main():
             log.warning(warning)
-        outcome = _loop(recipe, dataset, place, step, meta, folder)
+        outcome = _loop(recipe, dataset, latents, place, step, meta, folder)
         if not outcome.finished:
             raise Interrupted(f"stopped after step {outcome.step} of {recipe.loop.steps}; checkpoint in {folder}")
         if is_main():
@@ -73,7 +75,9 @@ def train(recipe: Recipe, runs: Path = Path("runs")) -> Path:
     return folder
 
 
-def _step(recipe: Recipe, dataset: Dataset, place: Place) -> tuple[Step, list[dict[str, Any]], dict[str, Any]]:
+def _step(
+    recipe: Recipe, dataset: Dataset, latents: RunLatents | None, place: Place
+) -> tuple[Step, list[dict[str, Any]], dict[str, Any]]:
     """The step over freshly built players with whatever they start from, and what a checkpoint says of them."""
     meta: dict[str, Any] = {
         "recipe": recipe.model_dump(mode="json"),
@@ -83,7 +87,8 @@ def _step(recipe: Recipe, dataset: Dataset, place: Place) -> tuple[Step, list[di
         "data": dataset.fingerprint,
     }
     build = {"precision": place.precision, "device": place.device, "compile": place.config.compile}
-    teachers = trained_teachers(recipe, dataset, place)
+    teachers = latents.teachers() if latents is not None else None
+    teachers = teachers or trained_teachers(recipe, dataset, place)
     features = perceptual_features(recipe.perceptual, teachers.networks)
     if isinstance(recipe.method, VaeOnly):
         vae = started_vae(recipe, dataset, place)
@@ -96,22 +101,36 @@ def _step(recipe: Recipe, dataset: Dataset, place: Place) -> tuple[Step, list[di
         targets=teachers.targets,
     )
     models.vae = started_vae(recipe, dataset, place)
-    with evaluating(models.vae):
-        models.latent_norm.set_statistics(*latent_statistics(models.vae, dataset, place.precision))
+    if latents is not None:
+        latents.check_vae(models.vae, dataset)
+        meta["latents"] = latents.facts()
+        models.latent_norm.set_statistics(*latents.statistics())
+    else:
+        with evaluating(models.vae):
+            models.latent_norm.set_statistics(*latent_statistics(models.vae, dataset, place.precision))
     meta["z_dims"] = list(teachers.targets.dims)
     return build_step(recipe, models, features=features, **build), teachers.figures, meta
 
 
-def _loop(recipe: Recipe, dataset: Dataset, place: Place, step: Step, meta: dict[str, Any], folder: Path) -> Outcome:
+def _loop(
+    recipe: Recipe,
+    dataset: Dataset,
+    latents: RunLatents | None,
+    place: Place,
+    step: Step,
+    meta: dict[str, Any],
+    folder: Path,
+) -> Outcome:
     trackers = _trackers(recipe, folder) if is_main() else []
     hooks: list[Hook] = [
         Reconstructions(recipe, step, dataset, place, folder)
         if isinstance(step, VaeStep)
         else Preview(recipe, step, dataset, place, folder, trackers)
     ]
+    read = dataset if latents is None else latents.reading(dataset, step.models.targets)  # type: ignore[attr-defined]
     loop = Loop(
         step,
-        batches(dataset, recipe.loop, recipe.seed, place, world()),
+        batches(read, recipe.loop, recipe.seed, place, world()),
         recipe.loop,
         CheckpointStore(folder / "checkpoints", keep_last=recipe.loop.keep_last),
         meta=meta,
