@@ -36,7 +36,7 @@ class MiniatureConfig(Config):
     """How much is compared: ``seeds`` runs of each arm, ``jobs`` at a time, each on one thread."""
 
     seeds: int = Field(default=3, ge=1)
-    steps: int = Field(default=1000, ge=20)
+    steps: int = Field(default=1000, ge=30)
     jobs: int = Field(default=2, ge=1)
 
 

@@ -50,7 +50,7 @@ class TwoStageConfig(Config):
     """
 
     seeds: int = Field(default=3, ge=1)
-    steps: int = Field(default=1000, ge=20)
+    steps: int = Field(default=1000, ge=30)
     vae_steps: int = Field(default=200, ge=20)
     jobs: int = Field(default=2, ge=1)
 
