@@ -63,14 +63,11 @@ def _stats(words: Words) -> None:
     from repae.recipes.options import read_options
 
     figures, files = stats(source, StatsConfig().replace(**read_options(StatsConfig, words.options)), data)
-    rows = [f"{channel:7}  {mean:12.6g}  {std:12.6g}" for channel, mean, std in _channels(figures)]
+    pairs = enumerate(zip(figures["mean"], figures["std"], strict=True))
+    rows = [f"{channel:7}  {mean:12.6g}  {std:12.6g}" for channel, (mean, std) in pairs]
     say(
         "\n".join(["channel          mean           std", *rows, f"of {figures['images']} images", f"done: {files[0]}"])
     )
-
-
-def _channels(figures: dict[str, list[float]]) -> list[tuple[int, float, float]]:
-    return [(channel, *pair) for channel, pair in enumerate(zip(figures["mean"], figures["std"]))]
 
 
 def _stats_fields(words: Words) -> str:

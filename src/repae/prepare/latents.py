@@ -108,7 +108,9 @@ def cache_latents(folder: Path, dataset: Dataset, encoder: Encoder, settings: Ca
                     batch = next(batches)
                     arrays = _encoded(batch, encoder, settings)
                     for row, (index, label) in enumerate(zip(span, batch.labels.tolist())):
-                        shard.add(dataset.name(index), label, **{name: array[row] for name, array in arrays.items()})
+                        shard.add(
+                            dataset.name(index), label, **{name: array[row, ...] for name, array in arrays.items()}
+                        )
                     span = span[len(batch.labels) :]
                     progress.add(len(batch.labels))
                 shard.commit()
