@@ -89,13 +89,15 @@ def test_the_page_counts_and_does_not_judge(tmp_path: Path) -> None:
 def test_its_own_commands_are_understood(tmp_path: Path) -> None:
     """Those that the page gives for doing one seed by hand."""
     results(tmp_path)
-    lines = re.findall(r"^repae (.*)$", page(tmp_path, CONFIG), flags=re.MULTILINE)
-    assert [line.split()[0] for line in lines] == ["train", "train", "cache", "train", "evaluate"]
+    lines = re.findall(r"^(?: {4})?repae (.*)$", page(tmp_path, CONFIG), flags=re.MULTILINE)
+    assert [line.split()[0] for line in lines] == ["two-stage", "train", "train", "cache", "train", "evaluate"]
     for line in lines:
         command, *rest = shlex.split(line)
         words = Words.read(rest, COMMANDS[command].switches)
         if command == "train":
             assert compose(words.only("a recipe"), words.options)
+        if command == "two-stage":
+            assert TwoStageConfig(jobs=1).replace(**read_options(TwoStageConfig, words.options)) == CONFIG
 
 
 def test_what_is_done_is_not_repeated_and_failures_are_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -161,10 +161,11 @@ def _verdict(results: Results) -> dict[str, str]:
 _PAGE = """\
 # Two stages: tune together, then train on the frozen VAE
 
-    make two-stage
+    repae two-stage --seeds {seeds} --steps {steps} --vae-steps {vae_steps}
 
 The published recipe trains jointly for 80 epochs, freezes the tuned VAE, and trains a fresh SiT on it for 800. This is
-its path on the 1,797 embedded digits; the command ran it for {seeds} seeds and wrote this page. One seed by hand:
+its path on the 1,797 embedded digits; the command wrote this page (`make two-stage` is the command at its defaults).
+One seed by hand:
 
 ```
 repae train digits-vae --name vae --loop.steps {vae_steps}
@@ -191,8 +192,8 @@ measure between VAEs. CPU time: one thread of {cpu}.
 ## What it says, and what not
 
 - Plain SiT on the tuned VAE against plain SiT on the original one, at equal steps and seeds: the higher accuracy in
-  {sit_accuracy} seeds, the lower FD in {sit_fd}, the higher precision in {sit_precision}, the higher coverage in
-  {sit_coverage}.
+  {sit_accuracy} seeds, the lower FD in {sit_fd}, the higher precision in {sit_precision}, the higher coverage
+  in {sit_coverage}.
 - REPA on the tuned VAE against REPA on the original one: the higher accuracy in {repa_accuracy} seeds, the lower FD in
   {repa_fd}, the higher precision in {repa_precision}, the higher coverage in {repa_coverage}.
 - The tuned VAE has had {steps} more steps of training than the original, which improves its reconstruction as well:
