@@ -7,11 +7,12 @@ PY := $(VENV)/bin/python
 # The stamp is named after what it stands for, not after a date: the files below and the place of this checkout.
 STAMP := $(VENV)/.repae-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)-$(shell printf %s '$(CURDIR)' | cksum | cut -d' ' -f1)
 
-.PHONY: help setup demo miniature test check clean
+.PHONY: help setup demo miniature two-stage test check clean
 
 help:
 	@echo "make demo       train, sample and evaluate on bundled images, and write a report (minutes, no GPU)"
 	@echo "make miniature  the paper in miniature: five methods, three seeds each, one table"
+	@echo "make two-stage  tune jointly, then train on the frozen VAE: original against tuned, one table"
 	@echo "make test       the checks and the whole test suite"
 	@echo "make check      style, types, floors and size budgets only"
 	@echo "make clean      remove caches and builds; runs/ and $(VENV) stay"
@@ -30,6 +31,9 @@ demo: setup
 
 miniature: setup
 	$(PY) -m repae miniature --jobs $(JOBS) --out docs
+
+two-stage: setup
+	$(PY) -m repae two-stage --jobs $(JOBS) --out docs
 
 check: setup
 	$(PY) -m ruff check .

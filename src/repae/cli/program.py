@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from repae import __version__
-from repae.cli import exchange, runs, teachers, train, whole
+from repae.cli import exchange, latents, runs, teachers, train, whole
 from repae.cli.words import INTERRUPTED, WRONG, Command, Words, is_first
 from repae.config import UserError, suggest
 
@@ -24,6 +24,7 @@ usage: repae COMMAND [ARGUMENTS]
 COMMANDS: dict[str, Command] = {
     **train.COMMANDS,
     **teachers.COMMANDS,
+    **latents.COMMANDS,
     **runs.COMMANDS,
     **exchange.COMMANDS,
     **whole.COMMANDS,
@@ -86,8 +87,11 @@ def _help_of(name: str, command: Command, words: Words) -> str:
 def _show_warnings() -> None:
     """Warnings of this package go to standard error, one line each, of the first process only."""
     log = logging.getLogger("repae")
+    for handler in [handler for handler in log.handlers if handler.get_name() == __name__]:
+        log.removeHandler(handler)  # of an earlier command in this process: standard error may be another by now
     if not log.handlers:
         handler = logging.StreamHandler()
+        handler.set_name(__name__)
         handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
         log.addHandler(handler)
     log.setLevel(logging.WARNING if is_first() else logging.ERROR)

@@ -83,6 +83,10 @@ class Dataset(ABC):
     def __len__(self) -> int:
         return len(self.labels)
 
+    def name(self, index: int) -> str:
+        """What the image at an index is called, as in errors and lists; its number where it has no name."""
+        return f"{index:08d}"
+
     def item(self, index: int) -> tuple[UInt8[Tensor, "c h w"], int]:
         """One image as it is, never mirrored, and its label."""
         batch = self.batch(torch.tensor([index]))

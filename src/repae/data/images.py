@@ -115,6 +115,10 @@ class Images(Dataset):
     def _fingerprint(self) -> str:
         return str(Digest(self.source.fingerprint, self.resolution, *(["upright"] if self.config.upright else [])))
 
+    def name(self, index: int) -> str:
+        """The image's name inside its source."""
+        return self.source.name(index)
+
     def batch(self, indices: Int64[Tensor, " b"], flips: Bool[Tensor, " b"] | None = None) -> Batch:
         """The images at these indices, or those that stand in for them; see `Dataset.batch`.
 

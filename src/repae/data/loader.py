@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import signal
 import weakref
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -83,7 +83,7 @@ class Loader:
         self.shares = [Share(micro, share_count, self.world.rank, self.world.size) for micro in range(share_count)]
 
     def __iter__(self) -> Iterator[Batch]:
-        return self._read_ahead() if self.workers else self._read()
+        return read_jobs(self.dataset, _Jobs(self), workers=self.workers, pin_memory=self.pin_memory)
 
     @property
     def broken(self) -> dict[int, str]:
@@ -119,34 +119,46 @@ class Loader:
                 f"with {share_count} micro-batch(es) each; take a multiple of {parts}, such as {near}"
             )
 
-    def _read(self) -> Iterator[Batch]:
-        for job in self.jobs():
-            batch = _load(self.dataset, job)
-            yield batch.pin_memory() if self.pin_memory else batch
 
-    def _read_ahead(self) -> Iterator[Batch]:
-        results = DataLoader(
-            _Reader(self.dataset),
-            batch_size=None,
-            sampler=_Jobs(self),
-            num_workers=self.workers,
-            collate_fn=_as_it_is,
-            pin_memory=self.pin_memory,
-            worker_init_fn=_leave_signals_to_the_parent,
-            generator=torch.Generator(),  # a worker's seed is not used, and torch's own generator must not move for it
-        )
-        batches = self._unpack(iter(results))
-        # Python ends its children by SIGTERM, which these ignore. Registered last, this comes before.
-        atexit.register(_close, weakref.ref(batches))
-        return batches
+def read_jobs(dataset: Dataset, jobs: Iterable[Job], *, workers: int = 0, pin_memory: bool = False) -> Iterator[Batch]:
+    """The batches of jobs, in their order; with `workers` above 0 they are read ahead in so many processes.
 
-    def _unpack(self, results: Iterator[Result]) -> Generator[Batch, None, None]:
-        for batch, broken, error in results:
-            self.dataset.note_broken(broken)
-            if error is not None:
-                raise UserError(error)
-            assert batch is not None
-            yield batch
+    Raises:
+        UserError: as `Dataset.batch`, wherever it was raised.
+    """
+    return _read_ahead(dataset, jobs, workers, pin_memory) if workers else _read(dataset, jobs, pin_memory)
+
+
+def _read(dataset: Dataset, jobs: Iterable[Job], pin_memory: bool) -> Iterator[Batch]:
+    for job in jobs:
+        batch = _load(dataset, job)
+        yield batch.pin_memory() if pin_memory else batch
+
+
+def _read_ahead(dataset: Dataset, jobs: Iterable[Job], workers: int, pin_memory: bool) -> Iterator[Batch]:
+    results = DataLoader(
+        _Reader(dataset),
+        batch_size=None,
+        sampler=jobs,  # type: ignore[arg-type]
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        pin_memory=pin_memory,
+        worker_init_fn=_leave_signals_to_the_parent,
+        generator=torch.Generator(),  # a worker's seed is not used, and torch's own generator must not move for it
+    )
+    batches = _unpack(dataset, iter(results))
+    # Python ends its children by SIGTERM, which these ignore. Registered last, this comes before.
+    atexit.register(_close, weakref.ref(batches))
+    return batches
+
+
+def _unpack(dataset: Dataset, results: Iterator[Result]) -> Generator[Batch, None, None]:
+    for batch, broken, error in results:
+        dataset.note_broken(broken)
+        if error is not None:
+            raise UserError(error)
+        assert batch is not None
+        yield batch
 
 
 class _Jobs:

@@ -227,6 +227,22 @@ class ShardFolder:
             self._read(shard, field, row, flat[place])
         return _as_tensor(out, field)
 
+    def check_sizes(self) -> None:
+        """Refuses now a folder with a file that is missing or has not the size that the manifest says.
+
+        Raises:
+            UserError: names the file.
+        """
+        for shard in self.manifest.shards:
+            for name, (expected, _) in shard.files.items():
+                path = f"{SHARDS}/{name}"
+                try:
+                    size = (self.folder / path).stat().st_size
+                except OSError as error:
+                    raise self._damaged(path, error.strerror or "it cannot be opened") from error
+                if size != expected:
+                    raise self._damaged(path, _wrong_size(size, expected))
+
     def names(self, number: int) -> list[str]:
         """Names of a shard's items."""
         return read_sidecar(self.folder, number)["names"]
@@ -264,7 +280,7 @@ class ShardFolder:
             raise self._damaged(name, error.strerror or "it cannot be opened") from error
         if size != expected:
             file.close()
-            raise self._damaged(name, f"it has {size:,} bytes instead of {expected:,}")
+            raise self._damaged(name, _wrong_size(size, expected))
         self._open[name] = file  # type: ignore[assignment]
         if len(self._open) > OPEN_FILES:
             self._open.popitem(last=False)[1].close()
@@ -275,6 +291,10 @@ class ShardFolder:
             f"{self.folder / name} is damaged: {what}; delete it and {sidecar_file(int(name[7:13]))} and run the "
             "command that made the folder again: it makes this shard anew and leaves the others"
         )
+
+
+def _wrong_size(size: int, expected: int) -> str:
+    return f"it has {size:,} bytes instead of {expected:,}"
 
 
 def read_sidecar(folder: Path, number: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from repae.config import UserError, write_atomic
 from repae.recipes.recipe import Recipe
+from repae.runtime.checkpoint import CheckpointStore
 from repae.train.methods import VaeOnly
 
 FREE = (
@@ -27,13 +28,13 @@ FREE = (
 
 
 def check_same_run(recipe: Recipe, folder: Path) -> None:
-    """Refuses a folder of another run, else writes the recipe into it.
+    """Refuses a folder with checkpoints of another run, else writes the recipe into it.
 
     Raises:
         UserError: naming every field that differs and would alter the mathematics.
     """
     path = folder / "recipe.yaml"
-    if path.exists():
+    if path.exists() and CheckpointStore(folder / "checkpoints").latest() is not None:
         before, now = Recipe.from_yaml(path).model_dump(mode="json"), recipe.model_dump(mode="json")
         free = FREE if schedules_depend_on_steps(recipe) else (*FREE, "loop.steps")
         if differing := differences(before, now, free):

@@ -137,7 +137,13 @@ def plan(recipe: Recipe) -> Plan:
     vae, denoiser = players.vae, players.denoiser
     side = images.resolution // vae.factor
     volume = activations(recipe, players, teachers, images.resolution)
-    missing = [*recipe.data.missing(), *_missing_teachers(recipe), *_missing_weights(recipe), *_missing_device(recipe)]
+    missing = [
+        *recipe.data.missing(),
+        *_missing_latents(recipe),
+        *_missing_teachers(recipe),
+        *_missing_weights(recipe),
+        *_missing_device(recipe),
+    ]
     return Plan(
         recipe=recipe,
         images=images,
@@ -213,6 +219,8 @@ def _images(recipe: Recipe) -> Images:
             f"num_classes is {recipe.num_classes}, the data has {dataset.num_classes} classes; "
             "leave num_classes out to take the data's, or point data.path at the right folder"
         )
+    if recipe.latents is not None and not any(_missing_latents(recipe)):
+        recipe.latents.open(dataset)
     note = f"{recipe.data.where}, {len(dataset):,} images of {dataset.resolution} px, {dataset.num_classes} classes"
     return Images(dataset.resolution, dataset.channels, dataset.num_classes, len(dataset), note)
 
@@ -225,6 +233,15 @@ def _described(recipe: Recipe) -> Images:
 
 
 # What is missing, and what to do about it
+
+
+def _missing_latents(recipe: Recipe) -> Iterator[str]:
+    if recipe.latents is not None and not Path(recipe.latents.path).expanduser().exists():
+        path = recipe.latents.path
+        yield (
+            f"latents: there is nothing at {path}; make them with `repae cache VAE --data DATA --out {path}`, say "
+            "where they are with --latents.path PATH, or train from the images: --latents none"
+        )
 
 
 def _missing_teachers(recipe: Recipe) -> Iterator[str]:

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
 from repae.config import Config
 from repae.data import DataConfig, Dataset, DigitsConfig
+from repae.data.latents import LatentsConfig
 from repae.evaluate.settings import EvaluationConfig
 from repae.flow.guidance import Guidance
 from repae.flow.samplers import AnySampler, Euler
@@ -16,6 +17,7 @@ from repae.models.teachers.embedded import EmbeddedTeacherConfig
 from repae.models.teachers.timm import TimmTeacherConfig
 from repae.runtime.optimise import AdamWConfig
 from repae.runtime.schedules import OneCycle
+from repae.train.methods import Repa
 from repae.train.setup import TrainSetup
 from repae.train.state import BundleName
 
@@ -199,8 +201,10 @@ class Recipe(TrainSetup):
     """Everything that determines a run.
 
     ``about`` says what the recipe is for, ``target`` what its origin published, in words. ``num_classes`` is read
-    from the data unless given, and must agree with it. ``bundle`` names the weights that are sampled, evaluated and
-    exported. ``class_mean_targets`` replaces the teacher's tokens by their means over (class, position): a control.
+    from the data unless given, and must agree with it. ``latents`` are those of ``data``, computed beforehand by the
+    frozen autoencoder: training then reads them, and images only for teachers that are not cached too. ``bundle``
+    names the weights that are sampled, evaluated and exported. ``class_mean_targets`` replaces the teacher's tokens by
+    their means over (class, position): a control.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -208,6 +212,7 @@ class Recipe(TrainSetup):
     target: str = ""
     data: DataConfig = DigitsConfig(resolution=32)
     num_classes: int | None = Field(default=None, ge=1)
+    latents: LatentsConfig | None = None
     teachers: Teachers = Field(
         default=(), description="by name, with commas between (`repae teachers` lists them), or each in full"
     )
@@ -226,6 +231,15 @@ class Recipe(TrainSetup):
             raise ValueError(
                 f"start.kind is 'published', and a vae of kind {self.vae.kind!r} without a path comes with no weights; "
                 "set vae.kind to 'diffusers' and vae.path, or start.kind to 'weights', 'warmup' or 'scratch'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _latents_of_a_frozen_autoencoder(self) -> Recipe:
+        if self.latents is not None and not isinstance(self.method, Repa):
+            raise ValueError(
+                f"latents are given, but method.kind {self.method.kind!r} trains the autoencoder, so that they would "
+                "be wrong after one step; set method.kind to 'repa', whose autoencoder is frozen, or --latents none"
             )
         return self
 

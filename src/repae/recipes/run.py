@@ -11,6 +11,7 @@ from repae.config import UserError, write_atomic
 from repae.data import Dataset
 from repae.recipes.discriminator import discriminator_weights
 from repae.recipes.identity import check_same_run
+from repae.recipes.latents import RunLatents, open_latents
 from repae.recipes.perceptual import check_perceptual, pretrained_distance, teacher_distance
 from repae.recipes.pictures import Preview, Reconstructions, final_pictures
 from repae.recipes.place import Place, occupied, writable, write_environment
@@ -60,12 +61,13 @@ def train(recipe: Recipe, runs: Path = Path("runs")) -> Path:
             check_same_run(recipe, writable(folder))
             write_environment(folder / "environment.json", place.device)
         barrier()
-        step, teacher_figures, meta = _step(recipe, dataset, place)
+        latents = open_latents(recipe, dataset, place)
+        step, teacher_figures, meta = _step(recipe, dataset, latents, place)
         if is_main() and teacher_figures:
             write_atomic(folder / "teacher.json", json.dumps(teacher_figures, indent=2) + "\n")
         if (warning := short_run_warning(recipe.ema, recipe.loop.steps)) and is_main():
             log.warning(warning)
-        outcome = _loop(recipe, dataset, place, step, meta, folder)
+        outcome = _loop(recipe, dataset, latents, place, step, meta, folder)
         if not outcome.finished:
             raise Interrupted(f"stopped after step {outcome.step} of {recipe.loop.steps}; checkpoint in {folder}")
         if is_main():
@@ -75,7 +77,9 @@ def train(recipe: Recipe, runs: Path = Path("runs")) -> Path:
     return folder
 
 
-def _step(recipe: Recipe, dataset: Dataset, place: Place) -> tuple[Step, list[dict[str, Any]], dict[str, Any]]:
+def _step(
+    recipe: Recipe, dataset: Dataset, latents: RunLatents | None, place: Place
+) -> tuple[Step, list[dict[str, Any]], dict[str, Any]]:
     """The step over freshly built players with whatever they start from, and what a checkpoint says of them."""
     meta: dict[str, Any] = {
         "recipe": recipe.model_dump(mode="json"),
@@ -88,7 +92,8 @@ def _step(recipe: Recipe, dataset: Dataset, place: Place) -> tuple[Step, list[di
     # What can be missing or not fit comes before what takes time.
     judge = discriminator_weights(recipe, dataset.channels)
     perceptual = pretrained_distance(recipe, place.device)
-    teachers = trained_teachers(recipe, dataset, place)
+    teachers = latents.teachers() if latents is not None else None
+    teachers = teachers or trained_teachers(recipe, dataset, place)
     build["perceptual"] = perceptual or teacher_distance(recipe, teachers.networks)
     if isinstance(recipe.method, VaeOnly):
         vae = started_vae(recipe, dataset, place)
@@ -104,22 +109,35 @@ def _step(recipe: Recipe, dataset: Dataset, place: Place) -> tuple[Step, list[di
     )
     models.vae = started_vae(recipe, dataset, place)
     start_discriminator(recipe, models.discriminator, judge)
+    if latents is not None:
+        latents.check_vae(models.vae, dataset)
+        meta["latents"] = latents.facts()
     if not start_denoiser(recipe, models.denoiser, models.latent_norm):
-        models.latent_norm.set_statistics(*first_statistics(recipe, models.vae, dataset, place))
+        known = latents.statistics() if latents else first_statistics(recipe, models.vae, dataset, place)
+        models.latent_norm.set_statistics(*known)
     meta["z_dims"] = list(models.denoiser.z_dims)
     return build_step(recipe, models, **build), teachers.figures, meta
 
 
-def _loop(recipe: Recipe, dataset: Dataset, place: Place, step: Step, meta: dict[str, Any], folder: Path) -> Outcome:
+def _loop(
+    recipe: Recipe,
+    dataset: Dataset,
+    latents: RunLatents | None,
+    place: Place,
+    step: Step,
+    meta: dict[str, Any],
+    folder: Path,
+) -> Outcome:
     trackers = _trackers(recipe, folder) if is_main() else []
     hooks: list[Hook] = [
         Reconstructions(recipe, step, dataset, place, folder)
         if isinstance(step, VaeStep)
         else Preview(recipe, step, dataset, place, folder, trackers)
     ]
+    read = dataset if latents is None else latents.reading(dataset, step.models.targets)  # type: ignore[attr-defined]
     loop = Loop(
         step,
-        batches(dataset, recipe.loop, recipe.seed, place, world()),
+        batches(read, recipe.loop, recipe.seed, place, world()),
         recipe.loop,
         CheckpointStore(folder / "checkpoints", keep_last=recipe.loop.keep_last),
         meta=meta,

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,7 @@ from repae.models.teachers.timm import TimmTeacher as TimmNetwork
 from repae.prepare.statistics import evenly_spaced, latent_statistics
 from repae.recipes.place import Place, locked
 from repae.recipes.recipe import EmbeddedTeacher, FromPublished, FromRun, FromWarmup, FromWeights, Recipe
+from repae.recipes.recipe import Teacher as AnyTeacher
 from repae.recipes.weights import load_vae
 from repae.runtime.checkpoint import CheckpointStore
 from repae.runtime.distributed import World, barrier, is_main, world
@@ -137,16 +138,24 @@ def trained_teachers(recipe: Recipe, dataset: Dataset, place: Place) -> Teachers
         UserError: weights that are missing or do not fit.
         Interrupted: a signal came during the training of an embedded teacher.
     """
+    networks, figures = teacher_networks(recipe.teachers, dataset, place)
+    return Teachers(tuple(networks), _targets(recipe, networks, dataset, place), figures)
+
+
+def teacher_networks(
+    configs: Sequence[AnyTeacher], dataset: Dataset, place: Place
+) -> tuple[list[Teacher], list[dict[str, Any]]]:
+    """The frozen networks on the run's device, and what is known of the embedded ones. Raises as `trained_teachers`."""
     networks: list[Teacher] = []
     figures: list[dict[str, Any]] = []
-    for config in recipe.teachers:
+    for config in configs:
         if isinstance(config, EmbeddedTeacher):
             network, known = _embedded(config, dataset, place)
             figures.append(known)
         else:
             network = TimmNetwork(config)
         networks.append(network.to(place.device))
-    return Teachers(tuple(networks), _targets(recipe, networks, dataset, place), figures)
+    return networks, figures
 
 
 def started_vae(recipe: Recipe, dataset: Dataset, place: Place) -> Autoencoder:
@@ -208,7 +217,7 @@ def _warmed(recipe: Recipe, start: FromWarmup, dataset: Dataset, place: Place) -
     }
     folder = _cache_folder(place, "vae", facts)
     store = CheckpointStore(folder / "checkpoints", keep_last=1)
-    with _one_maker(folder):
+    with one_maker(folder):
         newest = store.latest()
         if newest is None or store.describe(newest).step < start.steps:
             step = build_vae_step(
@@ -247,7 +256,7 @@ def _embedded(config: EmbeddedTeacher, dataset: Dataset, place: Place) -> tuple[
         network = EmbeddedNetwork.load(Path(config.folder))
         return network, {"name": network.name, "folder": config.folder, **network.origin.get("figures", {})}
     folder = _teacher_folder(config, dataset, place)
-    with _one_maker(folder):
+    with one_maker(folder):
         if not (folder / "figures.json").exists():
             _train_teacher(config, dataset, place, folder)
     return EmbeddedNetwork.load(folder / "teacher"), json.loads((folder / "figures.json").read_text())
@@ -292,7 +301,7 @@ def _train_teacher(config: EmbeddedTeacher, dataset: Dataset, place: Place, fold
 
 
 @contextmanager
-def _one_maker(folder: Path) -> Iterator[None]:
+def one_maker(folder: Path) -> Iterator[None]:
     """Within the context nobody else makes ``folder``: one run of this machine at a time, its processes together."""
     with locked(folder) if is_main() else nullcontext():
         barrier()

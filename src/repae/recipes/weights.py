@@ -11,9 +11,15 @@ from torch import Tensor, nn
 from repae.config import UserError, check
 from repae.export.folders import WEIGHTS, read_vae, renamed_attention
 from repae.export.unpickle import read_weights
-from repae.models.autoencoders import Autoencoder, DiffusersAutoencoder, KLAutoencoder
+from repae.models.autoencoders import (
+    Autoencoder,
+    DiffusersAutoencoder,
+    DiffusersConfig,
+    KLAutoencoder,
+    TinyAutoencoder,
+)
 from repae.models.latent_norm import LatentNorm
-from repae.models.reference_keys import kl_config_from_reference, vae_from_reference
+from repae.models.reference_keys import kl_config_from_reference, vae_from_reference, vae_to_reference
 from repae.recipes.recipe import Recipe
 from repae.runtime.checkpoint import CheckpointStore
 from repae.train.build import build_vae
@@ -32,11 +38,8 @@ def load_vae(vae: Autoencoder, path: Path) -> None:
         UserError: there is nothing there, or it does not fit; the text names what is missing or too many.
     """
     state = _read(path)
-    if isinstance(vae, (KLAutoencoder, DiffusersAutoencoder)) and not any(name.startswith("model.") for name in state):
-        if any(name.startswith("encoder.down.") for name in state):
-            state = vae_from_reference(state)
-        else:
-            state = {f"model.{name}": tensor for name, tensor in renamed_attention(state).items()}
+    if isinstance(vae, (KLAutoencoder, DiffusersAutoencoder)):
+        state = _kl_names(state)
     fit(vae, state, f"{path} does not hold the weights of this autoencoder", "choose the vae that they belong to")
 
 
@@ -63,22 +66,42 @@ def fit(module: nn.Module, state: Mapping[str, Tensor], complaint: str, remedy: 
 def read_autoencoder(path: Path) -> tuple[Autoencoder, LatentNorm | None]:
     """The autoencoder at ``path``, whatever its sizes, and its statistics where they are there.
 
-    ``path`` is as for `load_vae`, but a bare file must have latent diffusion's names, which show the sizes.
+    ``path`` is as for `load_vae`; a bare file must be of a KL autoencoder, whose sizes its weights show.
 
     Raises:
         UserError: there is nothing there, or nothing whose sizes are known.
     """
-    if (path / "checkpoints").is_dir():
+    if (path / "recipe.yaml").is_file() or (path / "checkpoints").is_dir():
         return _of_run(path)
     if path.is_dir():
-        return read_vae(_folder_of_weights(path))
-    state = _read(path)
-    if "encoder.conv_in.weight" not in state or not any(name.startswith("encoder.down.") for name in state):
-        raise UserError(f"{path} does not show its sizes; give a diffusers folder, or a file of the reference")
-    config, channels = kl_config_from_reference(state)
+        folder = _folder_of_weights(path)
+        if not (folder / WEIGHTS).is_file():
+            raise _nothing(path)
+        return read_vae(folder)
+    state = _kl_names(_read(path))
+    config, channels = kl_config_from_reference(vae_to_reference(state))
     vae = config.build(channels)
-    vae.load_state_dict(vae_from_reference(state))
+    fit(vae, state, f"{path} does not hold the weights of a KL autoencoder", "give a diffusers folder, or another file")
     return vae.eval().requires_grad_(False), None
+
+
+def sizes_of(vae: Autoencoder) -> dict[str, Any]:
+    """What an autoencoder was built from, as a recipe's ``vae`` says it."""
+    if isinstance(vae, DiffusersAutoencoder):
+        architecture = {name: value for name, value in vae.model.config.items() if not name.startswith("_")}
+        named = {"_class_name": type(vae.model).__name__, **architecture}
+        return DiffusersConfig(architecture=named).model_dump(mode="json")
+    assert isinstance(vae, (KLAutoencoder, TinyAutoencoder)), type(vae)
+    return vae.config.model_dump(mode="json")
+
+
+def _kl_names(state: dict[str, Any]) -> dict[str, Any]:
+    """Names of a KL autoencoder here, from those of diffusers or of latent diffusion."""
+    if any(name.startswith("model.") for name in state):
+        return state
+    if any(name.startswith("encoder.down.") for name in state):
+        return vae_from_reference(state)
+    return {f"model.{name}": tensor for name, tensor in renamed_attention(state).items()}
 
 
 def own_part(store: CheckpointStore, checkpoint: Path, place: int) -> str | None:
@@ -145,9 +168,13 @@ def _read(path: Path) -> dict[str, Any]:
         return read_part(store, newest, part)
     file = _folder_of_weights(path) / WEIGHTS if path.is_dir() else path
     if not file.is_file():
-        raise UserError(
-            f"{path} holds no autoencoder: allowed are a run, a folder with {WEIGHTS}, a .safetensors or a .pt "
-            "file; put the weights there or set start.path to where they are"
-        )
+        raise _nothing(path)
     state = read_weights(file)
     return state.get("state_dict", state)
+
+
+def _nothing(path: Path) -> UserError:
+    return UserError(
+        f"{path} holds no autoencoder: allowed are a run, a folder with {WEIGHTS}, a .safetensors or a .pt file; put "
+        "the weights there, or say where they are"
+    )

@@ -1,0 +1,95 @@
+"""Latents computed once: `repae cache`, `repae stats`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from repae.cli.words import Command, Words, say
+
+_SOURCE = "the autoencoder, a run or its folder or file,"
+
+_CACHE_MORE = """\
+SOURCE is a run (the autoencoder of its own bundle is taken), a diffusers folder, safetensors, or the reference's .pt.
+The same command goes on where a killed one stopped; torchrun shares the work among processes.
+
+  repae cache runs/digits --out latents
+  repae cache runs/digits --out latents --teachers '[{kind: embedded}]'    the teacher's tokens too
+  repae cache vae.pt --data images/train --flipped --out latents           for data that training mirrors
+
+Train on them, with the autoencoder that made them, by
+
+  repae train digits-sit --start.kind weights --start.path runs/digits --latents.path latents --name second
+
+  --out FOLDER          where to (needed)
+  --data FOLDER         the images; by default those of the run
+  --runs FOLDER         where embedded teachers are kept (runs)
+  --FIELD VALUE         any of the fields below"""
+
+_STATS_MORE = """\
+Of every latent channel, in float64 and streaming: nobody has to make a statistics file by hand. Of a folder of cached
+latents nothing is computed but the figures.
+
+  repae stats runs/digits
+  repae stats vae.pt --data images/train --format reference    writes vae-latents-stats.pt beside it
+  repae stats latents
+
+  --data FOLDER         the images; by default those of the run
+  --FIELD VALUE         any of the fields below"""
+
+
+def _cache(words: Words) -> None:
+    source, out, data = Path(words.only(_SOURCE)), words.take("out"), words.take("data")
+    runs = Path(words.take("runs") or "runs")
+    from repae.config import UserError
+    from repae.recipes.latents import CacheConfig, cache
+    from repae.recipes.options import read_options
+
+    if out is None:
+        raise UserError("--out is missing: the folder that the latents go to, such as --out latents")
+    config = CacheConfig().replace(**read_options(CacheConfig, words.options))
+    say(f"done: {cache(source, Path(out), config, data, runs)}")
+
+
+def _cache_fields(words: Words) -> str:
+    from repae.recipes.latents import CacheConfig
+    from repae.recipes.options import list_options
+
+    return list_options(CacheConfig(), title="what is kept")
+
+
+def _stats(words: Words) -> None:
+    source, data = Path(words.only(_SOURCE)), words.take("data")
+    from repae.recipes.latents import StatsConfig, stats
+    from repae.recipes.options import read_options
+
+    figures, files = stats(source, StatsConfig().replace(**read_options(StatsConfig, words.options)), data)
+    pairs = enumerate(zip(figures["mean"], figures["std"], strict=True))
+    rows = [f"{channel:7}  {mean:12.6g}  {std:12.6g}" for channel, (mean, std) in pairs]
+    say(
+        "\n".join(["channel          mean           std", *rows, f"of {figures['images']} images", f"done: {files[0]}"])
+    )
+
+
+def _stats_fields(words: Words) -> str:
+    from repae.recipes.latents import StatsConfig
+    from repae.recipes.options import list_options
+
+    return list_options(StatsConfig(), title="what is measured")
+
+
+COMMANDS = {
+    "cache": Command(
+        "SOURCE --out FOLDER [--data FOLDER] [--FIELD VALUE ...]",
+        "encode every image once, for training on a frozen VAE",
+        _cache,
+        more=_CACHE_MORE,
+        fields=_cache_fields,
+    ),
+    "stats": Command(
+        "SOURCE [--data FOLDER] [--FIELD VALUE ...]",
+        "mean and standard deviation of every latent channel of a VAE",
+        _stats,
+        more=_STATS_MORE,
+        fields=_stats_fields,
+    ),
+}

@@ -1,0 +1,32 @@
+"""Which weights these are, whatever file they lie in, in one number."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+WRAPPER = "model."
+"""What a name begins with where a network of another library stands behind an interface of ours; it does not count."""
+
+
+def weights_digest(module: nn.Module) -> str:
+    """`state_digest` of a module's state dict."""
+    return state_digest(module.state_dict())
+
+
+def state_digest(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over name, type, shape and bytes of every tensor, in ascending order of names.
+
+    The same on every machine and device, and however the weights were stored in between: an autoencoder of a run, of
+    an exported folder and of a converted file of the reference have one digest if their weights are the same.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(
+        ((name.removeprefix(WRAPPER), tensor) for name, tensor in state.items()), key=lambda item: item[0]
+    ):
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
