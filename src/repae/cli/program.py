@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from repae import __version__
-from repae.cli import runs, train, whole
+from repae.cli import data, runs, train, whole
 from repae.cli.words import INTERRUPTED, WRONG, Command, Words, is_first
 from repae.config import UserError, suggest
 
@@ -21,7 +21,7 @@ usage: repae COMMAND [ARGUMENTS]
 `repae COMMAND --help` says more. Start with `repae demo`, or `repae recipes`.
 """
 
-COMMANDS: dict[str, Command] = {**train.COMMANDS, **runs.COMMANDS, **whole.COMMANDS}
+COMMANDS: dict[str, Command] = {**train.COMMANDS, **data.COMMANDS, **runs.COMMANDS, **whole.COMMANDS}
 """Every command by name, in the order in which help lists them."""
 
 

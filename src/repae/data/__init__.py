@@ -1,4 +1,4 @@
-"""Images in: the embedded digits, folders, and the endless, resumable stream of batches."""
+"""Images in: the embedded digits, folders, prepared shards, and the endless, resumable stream of batches."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from repae.data.crop import centre_crop
 from repae.data.digits import Digits, DigitsConfig
 from repae.data.images import Images, ImagesConfig
 from repae.data.loader import Loader
+from repae.data.shards import Shards, ShardsConfig
 from repae.data.sources import FolderConfig
 
-DataConfig = Annotated[DigitsConfig | FolderConfig, Field(discriminator="kind")]
+DataConfig = Annotated[DigitsConfig | FolderConfig | ShardsConfig, Field(discriminator="kind")]
 """Any data set that a recipe can name."""
 
 __all__ = [
@@ -27,5 +28,7 @@ __all__ = [
     "ImagesConfig",
     "Latents",
     "Loader",
+    "Shards",
+    "ShardsConfig",
     "centre_crop",
 ]

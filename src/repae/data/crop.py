@@ -52,6 +52,9 @@ def centre_crop(image: Image.Image, size: int) -> UInt8[np.ndarray, "size size 3
             f"it measures {image.width} x {image.height} pixels: with its short side at {size} it would hold "
             f"{width * height:,} pixels, more than {ENLARGED_LIMIT:,}"
         )
-    pixels = np.array(image.resize((width, height), Image.Resampling.BICUBIC))
     top, left = (height - size) // 2, (width - size) // 2
-    return pixels[top : top + size, left : left + size]
+    if width > size:  # Pillow resizes columns, then rows: between the two, what the crop drops can go, to the same bits
+        columns = image.resize((width, image.height), Image.Resampling.BICUBIC)
+        image = columns.crop((left, 0, left + size, image.height))
+    image = image.resize((size, height), Image.Resampling.BICUBIC)
+    return np.array(image.crop((0, top, size, top + size)))

@@ -21,6 +21,15 @@ class DigitsConfig(Config):
     kind: Literal["digits"] = "digits"
     resolution: int = Field(32, ge=8, le=256, multiple_of=4)
 
+    @property
+    def channels(self) -> int:
+        """Grey."""
+        return 1
+
+    def missing(self) -> str | None:
+        """Nothing: they are embedded."""
+        return None
+
     def open(self) -> Digits:
         """The data set, in memory."""
         return Digits(self)

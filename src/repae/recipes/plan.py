@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from repae.config import UserError
-from repae.data import FolderConfig
+from repae.data import DigitsConfig
 from repae.models.discriminator import PatchGAN
 from repae.models.teachers.base import Teacher
 from repae.models.teachers.embedded import EmbeddedTeacher as EmbeddedNetwork
@@ -211,23 +211,19 @@ def _described(recipe: Recipe) -> Images:
     data, classes = recipe.data, recipe.num_classes or ASSUMED_CLASSES
     assumed = "" if recipe.num_classes else ", a number only assumed here"
     note = f"{_where(recipe)}, {data.resolution} px, {classes} classes{assumed}"
-    return Images(data.resolution, 3 if isinstance(data, FolderConfig) else 1, classes, None, note)
+    return Images(data.resolution, data.channels, classes, None, note)
 
 
 def _where(recipe: Recipe) -> str:
-    return recipe.data.path if isinstance(recipe.data, FolderConfig) else "the embedded digits"
+    return "the embedded digits" if isinstance(recipe.data, DigitsConfig) else recipe.data.path
 
 
 # What is missing, and what to do about it
 
 
 def _missing_data(recipe: Recipe) -> Iterator[str]:
-    data = recipe.data
-    if isinstance(data, FolderConfig) and not Path(data.path).expanduser().is_dir():
-        yield (
-            f"data: there is no folder {data.path}; put the images there, in one subfolder for each class, "
-            "or say where they are with --data.path FOLDER"
-        )
+    if (missing := recipe.data.missing()) is not None:
+        yield f"data: {missing}"
 
 
 def _missing_teachers(recipe: Recipe) -> Iterator[str]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from repae.config import UserError, write_atomic
+from repae.config import UserError, locked, write_atomic
 from repae.data import Batch, Dataset, Loader
 from repae.models.autoencoders import Autoencoder
 from repae.models.teachers.base import Teacher
@@ -30,7 +30,7 @@ from repae.models.teachers.targets import (
 )
 from repae.models.teachers.timm import TimmTeacher as TimmNetwork
 from repae.prepare.statistics import evenly_spaced
-from repae.recipes.place import Place, locked
+from repae.recipes.place import Place
 from repae.recipes.recipe import EmbeddedTeacher, FromWarmup, FromWeights, Recipe
 from repae.recipes.weights import load_vae
 from repae.runtime.checkpoint import CheckpointStore
@@ -259,7 +259,7 @@ def _train_teacher(config: EmbeddedTeacher, dataset: Dataset, place: Place, fold
 @contextmanager
 def _one_maker(folder: Path) -> Iterator[None]:
     """Within the context nobody else makes ``folder``: one run of this machine at a time, its processes together."""
-    with locked(folder) if is_main() else nullcontext():
+    with locked(folder.parent / f"{folder.name}.lock") if is_main() else nullcontext():
         barrier()
         yield
         barrier()

@@ -16,6 +16,15 @@ class FolderConfig(ImagesConfig):
 
     kind: Literal["folder"] = "folder"
 
+    def missing(self) -> str | None:
+        """Words where there is no such folder."""
+        if Path(self.path).expanduser().is_dir():
+            return None
+        return (
+            f"there is no folder {self.path}; put the images there, in one subfolder for each class, "
+            "or say where they are with --data.path FOLDER"
+        )
+
     def source(self) -> FolderSource:
         """The folder, listed."""
         return FolderSource(self.path)
