@@ -285,7 +285,6 @@ def _write(path: Path, text: str, scratch: Path) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync(path.parent)
 
 
 def _sync(folder: Path) -> None:
