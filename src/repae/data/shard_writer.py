@@ -190,9 +190,10 @@ def begin(folder: Path, plan: Plan, scratch: Path | None = None) -> Plan:
     if path.exists():
         begun = read_plan(folder)
         before, now = begun.model_dump(mode="json"), plan.model_dump(mode="json")
-        differing = [name for name in now if before[name] != now[name] and name != "about"]
         about = {**before["about"], **now["about"]}
-        differing += [name for name in about if name != "where" and _of(before, name) != _of(now, name)]
+        differing = [name for name in about if name != "where" and _of(before, name) != _of(now, name)]
+        implied = {"about", "fields"} if differing else {"about"}
+        differing += [name for name in now if before[name] != now[name] and name not in implied]
         if differing:
             shown = "; ".join(
                 f"{name} was {_shown(before, name)}, is now {_shown(now, name)}" for name in differing[:4]

@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from multiprocessing.pool import ExceptionWithTraceback  # pyright: ignore[reportAttributeAccessIssue]
 from typing import Any
 
@@ -90,12 +90,16 @@ class _Crew:
         for process in self.processes:
             process.start()
         try:
-            while any(process.is_alive() for process in self.processes):
-                report(sum(self.done))
+            reported = -1
+            while reported < 0 or any(process.is_alive() for process in self.processes):
                 self._raise_failure()
-                time.sleep(POLL_SECONDS)
+                if (done := sum(self.done)) != reported:
+                    report(done)
+                    reported = done
+                wait([process.sentinel for process in self.processes], POLL_SECONDS)
             self._raise_failure()
-            report(sum(self.done))
+            if sum(self.done) != reported:
+                report(sum(self.done))
         finally:
             self.stop.value = True
             for process in self.processes:

@@ -183,7 +183,8 @@ def _make(make: _Shard, missing: list[int], config: PrepareConfig, say: Callable
 
     def report(done: int) -> None:
         seconds = max(time.monotonic() - began, 1e-9)
-        bar.log(done, {}, {"images_per_second": done / seconds, "seconds": seconds})
+        if done:
+            bar.log(done, {}, {"images_per_second": done / seconds, "seconds": seconds})
 
     try:
         make_all(make, missing, workers, report)
