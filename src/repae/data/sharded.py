@@ -181,6 +181,8 @@ def read_manifest(folder: str | Path | Shelf, kind: Literal["images", "latents"]
         raise UserError(
             f"{shelf.where} holds no {kind}: there is no {MANIFEST}; give a folder made by `{command}`"
         ) from None
+    except UserError:
+        raise
     except (OSError, ValueError) as error:
         raise UserError(f"{where} cannot be read: {error}; make the folder again with `{command}`") from None
     manifest = check(Manifest, data, where)
