@@ -94,7 +94,7 @@ def photo(seed: int, width: int, height: int) -> bytes:
 
 def describe(source: Path) -> dict[str, float]:
     paths = sorted(source.rglob("*.jpg"))
-    pixels = [width * height for width, height in (Image.open(path).size for path in paths[:DISTINCT])]
+    pixels = [width * height for width, height in (Image.open(path).size for path in paths)]
     return {
         "mean_kilobytes": statistics.mean(path.stat().st_size for path in paths) / 1e3,
         "mean_megapixels": statistics.mean(pixels) / 1e6,
