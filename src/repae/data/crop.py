@@ -52,9 +52,7 @@ def centre_crop(image: Image.Image, size: int) -> UInt8[np.ndarray, "size size 3
             f"it measures {image.width} x {image.height} pixels: with its short side at {size} it would hold "
             f"{width * height:,} pixels, more than {ENLARGED_LIMIT:,}"
         )
+    # Whole first, cut after: in which order Pillow resizes rows and columns, and so the last bit, depends on all sizes.
+    resized = image.resize((width, height), Image.Resampling.BICUBIC)
     top, left = (height - size) // 2, (width - size) // 2
-    if width > size:  # Pillow resizes columns, then rows: between the two, what the crop drops can go, to the same bits
-        columns = image.resize((width, image.height), Image.Resampling.BICUBIC)
-        image = columns.crop((left, 0, left + size, image.height))
-    image = image.resize((size, height), Image.Resampling.BICUBIC)
-    return np.array(image.crop((0, top, size, top + size)))
+    return np.array(resized.crop((left, top, left + size, top + size)))

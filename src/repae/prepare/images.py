@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 from pydantic import Field, PositiveInt
@@ -72,7 +73,8 @@ class Prepared:
 def prepare(source: str, out: Path, config: PrepareConfig, say: Callable[[str], None] = print) -> Prepared:
     """Crops every image of ``source`` and writes it into ``out``; goes on where a killed call stopped.
 
-    The files depend on source, resolution, ``per_shard``, ``upright`` and ``most_pixels`` only, byte for byte: not on
+    The files depend on source, resolution, ``per_shard``, ``upright``, ``most_pixels`` and the versions of Pillow and
+    simplejpeg (which may change a last bit, so that a folder is not continued by others) only, byte for byte: not on
     the number of workers or parts, nor on where it was interrupted. Images that cannot be read are left out and listed
     with the reason.
 
@@ -126,6 +128,7 @@ def plan_of(images: Images, source: str, config: PrepareConfig) -> Plan:
             "resolution": images.resolution,
             "upright": config.upright,
             "most_pixels": config.most_pixels,
+            "made_with": {name: metadata.version(name) for name in ("pillow", "simplejpeg")},
             "classes": list(images.class_names),
         },
     )
