@@ -21,7 +21,7 @@ def test_only_one_is_inside(tmp_path: Path) -> None:
             pass
         assert time.monotonic() - began >= 0.1
     assert not path.exists()
-    with locked(path, seconds=0), pytest.raises(RuntimeError), locked(tmp_path / "other"):
+    with locked(path, seconds=0.0), pytest.raises(RuntimeError), locked(tmp_path / "other"):
         raise RuntimeError
     assert not any(entry.is_file() for entry in tmp_path.rglob("*"))
 
@@ -31,16 +31,19 @@ def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
     path, ready = tmp_path / "lock", tmp_path / "ready"
     child = os.fork()
     if child == 0:
-        with locked(path):
-            ready.touch()
-            time.sleep(60)
+        try:
+            with locked(path):
+                ready.touch()
+                time.sleep(60)
+        finally:
+            os._exit(1)
     while not ready.exists():
         time.sleep(0.001)
-    with pytest.raises(Busy), locked(path, seconds=0):
+    with pytest.raises(Busy), locked(path, seconds=0.0):
         pass
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    with locked(path, seconds=5):
+    with locked(path, seconds=5.0):
         assert path.exists()
 
 
@@ -52,10 +55,13 @@ def test_many_take_turns(tmp_path: Path) -> None:
     for _ in range(4):
         child = os.fork()
         if child == 0:
-            for _ in range(25):
-                with locked(path):
-                    counter.write_text(str(int(counter.read_text()) + 1))
-            os._exit(0)
+            try:
+                for _ in range(25):
+                    with locked(path):
+                        counter.write_text(str(int(counter.read_text()) + 1))
+                os._exit(0)
+            finally:
+                os._exit(1)
         children.append(child)
     assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
     assert counter.read_text() == "100"

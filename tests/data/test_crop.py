@@ -27,7 +27,7 @@ def test_every_picture_gives_a_full_square(width: int, height: int, size: int) -
 @settings(max_examples=60)
 @given(width=st.integers(1, 300), height=st.integers(1, 300), size=st.integers(1, 100), seed=st.integers(0, 9))
 def test_it_is_the_published_rule_to_the_bit(width: int, height: int, size: int, seed: int) -> None:
-    """Protects equality with ADM for every size and shape, in noise, where any shortcut shows: the rule, said plainly."""
+    """Protects equality with ADM for every size and shape, in noise, where any shortcut shows: the rule in words."""
     assume(max(width, height) * size < 8000 * min(width, height))
     noise = Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
     image = noise

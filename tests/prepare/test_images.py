@@ -252,9 +252,12 @@ def test_killed_twenty_times_it_ends_as_if_undisturbed(
         enough = len(list(out.glob("shards/*.json"))) + dice.choice([0, 0, 1, 2, 3])
         child = os.fork()
         if child == 0:
-            os.setsid()
-            run(source, out, workers=dice.choice([1, 3]))
-            os._exit(0)
+            try:
+                os.setsid()
+                run(source, out, workers=1 + kills % 3)
+                os._exit(0)
+            finally:
+                os._exit(1)
         wait_for(lambda enough=enough: len(list(out.glob("shards/*.json"))) >= enough, child)
         time.sleep(dice.uniform(0, 0.03))
         (os.killpg if kills % 2 else os.kill)(child, signal.SIGKILL)

@@ -49,7 +49,7 @@ def _refused(folder: Path, manifest: Manifest) -> list[str]:
     return lines
 
 
-def size_words(size: float) -> str:
+def size_words(size: int | float) -> str:
     """A number of bytes for people, in decimal units."""
     for unit, factor in (("PB", 1e15), ("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if size >= factor:
