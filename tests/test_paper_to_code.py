@@ -1,4 +1,4 @@
-"""docs/paper-to-code.md tells the truth: every target exists, and nothing that is listed as missing does."""
+"""docs/paper-to-code.md tells the truth: every target exists."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from repae.config import fields
 
 PAGE = Path(__file__).parents[1] / "docs" / "paper-to-code.md"
-MISSING, REFUSED = "Not yet built", "Not built, and why"
+REFUSED = "Not built, and why"
 
 
 def _rows() -> dict[str, list[list[str]]]:
@@ -75,13 +75,7 @@ def _resolves(target: str) -> bool:
 
 SECTIONS = _rows()
 TARGETS = sorted(
-    {
-        target
-        for heading, rows in SECTIONS.items()
-        if heading not in (MISSING, REFUSED)
-        for row in rows
-        for target in _quoted(row[1])
-    }
+    {target for heading, rows in SECTIONS.items() if heading != REFUSED for row in rows for target in _quoted(row[1])}
 )
 
 
@@ -95,16 +89,5 @@ def test_every_row_has_a_target() -> None:
     """No name is listed without a place."""
     for heading, rows in SECTIONS.items():
         for row in rows:
-            assert len(row) == (2 if heading in (MISSING, REFUSED) else 3), row
+            assert len(row) == (2 if heading == REFUSED else 3), row
             assert heading == REFUSED or _quoted(row[1]), row
-
-
-def test_what_is_not_yet_built_is_not_there() -> None:
-    """An entry leaves the list of missing things when it is built, and stands on one list only."""
-    built = {
-        name for heading, rows in SECTIONS.items() if heading != MISSING for row in rows for name in _quoted(row[0])
-    }
-    for name_cell, target_cell in SECTIONS[MISSING]:
-        assert not built & set(_quoted(name_cell)), name_cell
-        for target in _quoted(target_cell):
-            assert not _imported(target), f"{target} is built: move {name_cell} to its table"

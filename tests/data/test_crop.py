@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -22,6 +22,21 @@ def test_every_picture_gives_a_full_square(width: int, height: int, size: int) -
     assert crop.shape == (size, size, 3)
     assert crop.dtype == np.uint8
     assert (crop == [10, 200, 30]).all()
+
+
+@settings(max_examples=60)
+@given(width=st.integers(1, 300), height=st.integers(1, 300), size=st.integers(1, 100), seed=st.integers(0, 9))
+def test_it_is_the_published_rule_to_the_bit(width: int, height: int, size: int, seed: int) -> None:
+    """Protects equality with ADM for every size and shape, in noise, where any shortcut shows: the rule in words."""
+    assume(max(width, height) * size < 8000 * min(width, height))
+    noise = Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+    image = noise
+    while min(image.size) >= 2 * size:
+        image = image.resize((image.size[0] // 2, image.size[1] // 2), Image.Resampling.BOX)
+    scale = size / min(image.size)
+    pixels = np.array(image.resize([round(side * scale) for side in image.size], Image.Resampling.BICUBIC))
+    top, left = (pixels.shape[0] - size) // 2, (pixels.shape[1] - size) // 2
+    assert (centre_crop(noise, size) == pixels[top : top + size, left : left + size]).all()
 
 
 def test_a_picture_of_the_right_size_is_left_alone(picture: Callable[..., Image.Image]) -> None:

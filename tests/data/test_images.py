@@ -17,6 +17,7 @@ from PIL import Image
 
 from repae.config import UserError
 from repae.data import FolderConfig, Images, centre_crop
+from repae.data.decode import orientation
 
 Folder = Callable[[dict[str, tuple[int, int]]], Path]
 Picture = Callable[..., Image.Image]
@@ -98,6 +99,25 @@ def test_the_camera_orientation_is_not_applied(tmp_path: Path, picture: Picture)
     save(picture(16, 16), tmp_path / "all" / "plain.jpg", quality=100, subsampling=0)
     data = opened(tmp_path)
     assert torch.equal(data.item(0)[0], data.item(1)[0])
+
+
+@pytest.mark.parametrize("name", ["plain.jpg", "turned.jpg", "late.jpg", "plain.png", "turned.png", "turned.webp"])
+def test_the_camera_orientation_is_found(name: str, picture: Picture) -> None:
+    """Protects the count of turned photographs: the quick look into a JPEG says what Pillow says, wherever EXIF is."""
+    exif, stream = Image.Exif(), io.BytesIO()
+    if not name.startswith("plain"):
+        exif[0x0112] = 6
+    profile = bytes(range(256)) * 8 + b"\xff\xda" if name.startswith("late") else None
+    picture(16, 16).save(
+        stream, {"jpg": "JPEG"}.get(name[-3:], name.rpartition(".")[2]), exif=exif, icc_profile=profile
+    )
+    data = stream.getvalue()
+    if name.startswith("late"):  # Pillow writes EXIF before the profile; others do not
+        start, end = data.index(b"\xff\xe1"), data.index(b"\xff\xe2")
+        after = end + 2 + int.from_bytes(data[end + 2 : end + 4], "big")
+        data = data[:start] + data[end:after] + data[start:end] + data[after:]
+    assert orientation(data) == (1 if name.startswith("plain") else 6)
+    assert orientation(data[:30]) == orientation(b"") == orientation(b"\xff\xd8\xff") == 1
 
 
 def test_one_pixel(tmp_path: Path) -> None:

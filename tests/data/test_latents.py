@@ -114,7 +114,7 @@ def test_damaged_folders_are_refused_before_anything_is_trained(what: str, home:
         "missing": "000001.std.npy is damaged: No such file",
         "altered": "has been altered: its seal does not fit",
         "unfinished": "is not finished: it has a plan.json but no manifest.json; run the `repae cache` command",
-        "images": "holds images, not latents",
+        "images": "holds images, made by `repae prepare`, not latents",
         "nothing": "there is nothing at",
     }[what]
     manifest = folder / "manifest.json"

@@ -25,8 +25,8 @@ from repae.runtime.distributed import World
 class Numbers(Dataset):
     """Images whose pixels are their index: any mix-up shows."""
 
-    def __init__(self, size: int, flip: bool = False) -> None:
-        self.channels, self.resolution, self.flip = 1, 2, flip
+    def __init__(self, size: int, flip: bool = False, block: int | None = None) -> None:
+        self.channels, self.resolution, self.flip, self.block = 1, 2, flip, block
         self.class_names = ("even", "odd")
         self.labels = torch.arange(size) % 2
         self.broken: dict[int, str] = {}
@@ -58,10 +58,15 @@ def same(one: list[Batch], other: list[Batch]) -> bool:
 
 
 @settings(max_examples=15)
-@given(size=st.integers(1, 60), batch_size=st.integers(1, 50), seed=st.integers(0, 9), epochs=st.integers(1, 4))
-def test_every_epoch_shows_every_image_once(size: int, batch_size: int, seed: int, epochs: int) -> None:
+@given(
+    size=st.integers(1, 60), batch_size=st.integers(1, 50), seed=st.integers(0, 9), epochs=st.integers(1, 4),
+    block=st.one_of(st.none(), st.integers(1, 9)),
+)  # fmt: skip
+def test_every_epoch_shows_every_image_once(
+    size: int, batch_size: int, seed: int, epochs: int, block: int | None
+) -> None:
     """Protects against lost remainders: batches run over the ends of epochs, and are full for sets smaller than one."""
-    batches = take(Loader(Numbers(size), batch_size, seed=seed), -(-size * epochs // batch_size))
+    batches = take(Loader(Numbers(size, block=block), batch_size, seed=seed), -(-size * epochs // batch_size))
     assert all(len(batch.images) == batch_size for batch in batches)
     stream = indices(batches)
     for epoch in range(epochs):
@@ -90,6 +95,31 @@ def test_shares_are_disjoint_and_cover(size: int, world: int, micros: int, share
         parts = [ranks[rank][step * micros + micro] for micro in range(micros) for rank in range(world)]
         joined = Batch(*(torch.cat(list(column)) for column in list(zip(*parts, strict=True))[:3]))
         assert same([joined], [expected])
+
+
+@settings(max_examples=25)
+@given(
+    size=st.integers(1, 100), world=st.sampled_from([1, 2, 3, 8]), share=st.integers(1, 4), cut=st.integers(0, 60),
+    block=st.one_of(st.none(), st.integers(1, 9)), seed=st.integers(0, 9),
+)  # fmt: skip
+def test_whatever_the_world_and_wherever_it_resumes_each_epoch_is_whole(
+    size: int, world: int, share: int, cut: int, block: int | None, seed: int
+) -> None:
+    """Protects an epoch divided among processes and over a stop: what all ranks saw before step `cut` and what they see
+    from there on, in the plain and in the block-wise order, are whole epochs, each image once."""
+    dataset, batch_size = Numbers(size, block=block), share * world
+    steps = cut + -(-2 * size // batch_size) + 1
+
+    def seen(start: int, count: int) -> list[int]:
+        ranks = [
+            take(Loader(dataset, batch_size, seed=seed, start_step=start, world=World(rank, world, rank)), count)
+            for rank in range(world)
+        ]
+        return [index for step in range(count) for batches in ranks for index in batches[step].indices.tolist()]
+
+    stream = seen(0, cut) + seen(cut, steps - cut)
+    for epoch in range(len(stream) // size):
+        assert sorted(stream[epoch * size : (epoch + 1) * size]) == list(range(size))
 
 
 @settings(max_examples=15)

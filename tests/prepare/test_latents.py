@@ -143,7 +143,7 @@ def test_a_full_disk_leaves_what_was_complete(images: Path, tmp_path: Path, monk
     original = shard_writer._FieldFile.append
 
     def full(self: Any, item: Any) -> None:
-        if "000002" in self.name:
+        if "000002" in self.target.name:
             raise OSError(28, "No space left on device")
         original(self, item)
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from repae import __version__
-from repae.cli import exchange, latents, runs, teachers, train, whole
+from repae.cli import data, exchange, latents, runs, teachers, train, whole
 from repae.cli.words import INTERRUPTED, WRONG, Command, Words, is_first
 from repae.config import UserError, suggest
 
@@ -24,6 +24,7 @@ usage: repae COMMAND [ARGUMENTS]
 COMMANDS: dict[str, Command] = {
     **train.COMMANDS,
     **teachers.COMMANDS,
+    **data.COMMANDS,
     **latents.COMMANDS,
     **runs.COMMANDS,
     **exchange.COMMANDS,

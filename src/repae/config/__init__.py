@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pydantic
 
 from repae.config.files import dump_yaml, read_yaml, write_atomic
+from repae.config.locks import Busy, locked
 from repae.config.words import UserError, fields, reword, show, suggest
 
-__all__ = ["Config", "UserError", "check", "fields", "read_yaml", "suggest", "write_atomic"]
+__all__ = ["Busy", "Config", "UserError", "check", "fields", "locked", "read_yaml", "suggest", "write_atomic"]
 
 ConfigT = TypeVar("ConfigT", bound="Config")
 

@@ -1,4 +1,4 @@
-"""Images in: the embedded digits, images of any source, and the endless, resumable stream of batches."""
+"""Images in: the embedded digits, any source of images, prepared shards, and the endless stream of batches."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from repae.data.crop import centre_crop
 from repae.data.digits import Digits, DigitsConfig
 from repae.data.images import Images, ImagesConfig, PixelsConfig
 from repae.data.loader import Loader
+from repae.data.shards import Shards, ShardsConfig
 from repae.data.sources import (
     ArchiveConfig,
     FolderConfig,
@@ -29,7 +30,8 @@ DataConfig = Annotated[
     | WebDatasetConfig
     | HuggingFaceConfig
     | ReferenceHdf5Config
-    | SeveralConfig,
+    | SeveralConfig
+    | ShardsConfig,
     Field(discriminator="kind"),
 ]
 """Any data set that a recipe can name."""
@@ -51,6 +53,8 @@ __all__ = [
     "PixelsConfig",
     "ReferenceHdf5Config",
     "SeveralConfig",
+    "Shards",
+    "ShardsConfig",
     "WebDatasetConfig",
     "centre_crop",
 ]

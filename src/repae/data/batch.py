@@ -60,6 +60,7 @@ class Dataset(ABC):
         class_names: one name for each label.
         labels: the class of every image, by index.
         flip: whether training may mirror images; the loader draws which.
+        block: consecutive images that the order keeps near each other, for slow storage; None shuffles all alike.
         broken: indices of the images that could not be read so far, with the reason. Each process counts what it met.
     """
 
@@ -68,6 +69,7 @@ class Dataset(ABC):
     class_names: tuple[str, ...]
     labels: Int64[Tensor, " n"]
     flip: bool
+    block: int | None = None
     broken: dict[int, str]
 
     @property

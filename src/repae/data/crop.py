@@ -52,6 +52,7 @@ def centre_crop(image: Image.Image, size: int) -> UInt8[np.ndarray, "size size 3
             f"it measures {image.width} x {image.height} pixels: with its short side at {size} it would hold "
             f"{width * height:,} pixels, more than {ENLARGED_LIMIT:,}"
         )
-    pixels = np.array(image.resize((width, height), Image.Resampling.BICUBIC))
+    # Whole first, cut after: in which order Pillow resizes rows and columns, and so the last bit, depends on all sizes.
+    resized = image.resize((width, height), Image.Resampling.BICUBIC)
     top, left = (height - size) // 2, (width - size) // 2
-    return pixels[top : top + size, left : left + size]
+    return np.array(resized.crop((left, top, left + size, top + size)))

@@ -50,12 +50,22 @@ def decode(
 
 def orientation(data: bytes) -> int:
     """The EXIF orientation, 1 to 8; 1 where there is none or it cannot be read."""
+    if data.startswith(JPEG_START) and not _has_metadata(data):
+        return 1
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             value = image.getexif().get(ORIENTATION, 1)
     except Exception:  # what is broken is found, and said, by `decode`
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _has_metadata(jpeg: bytes) -> bool:
+    """Whether a JPEG has an APP1 segment, where EXIF and XMP are, before its pixels; found in microseconds."""
+    place = 2
+    while place + 4 <= len(jpeg) and jpeg[place] == 0xFF and jpeg[place + 1] not in (0xDA, 0xE1):
+        place += 2 + int.from_bytes(jpeg[place + 2 : place + 4], "big")
+    return jpeg[place : place + 2] != b"\xff\xda"
 
 
 def _crop(data: bytes, resolution: int, upright: bool, most_pixels: int) -> UInt8[np.ndarray, "r r 3"]:
@@ -81,7 +91,9 @@ def _quick_jpeg(data: bytes, most_pixels: int) -> Image.Image | None:
         if colours != "YCbCr":
             return None
         _check_size(int(width), int(height), most_pixels)
-        return Image.fromarray(simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False))
+        pixels = simplejpeg.decode_jpeg(data, "RGBX", fastdct=False, fastupsample=False)
+        # Pillow keeps RGB in four bytes a pixel, so that four bytes are copied at once and three are spread one by one.
+        return Image.frombytes("RGB", (int(width), int(height)), pixels.data.cast("B"), "raw", "RGBX")
     except ValueError:
         return None
 

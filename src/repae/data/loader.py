@@ -40,11 +40,11 @@ class Result(NamedTuple):
 class Loader:
     """An endless stream of micro-batches on the CPU: those of this process.
 
-    Position p of the stream shows the image `Order(len(dataset), seed).indices(p)`. Global batch g covers the positions
-    g * batch_size to (g + 1) * batch_size - 1, over the end of an epoch where it falls inside, whatever the size of the
-    data set. `Share` divides it into micro-batches and these among the processes. So the images of a step depend on
-    (dataset, batch_size, seed, step) only: not on how many processes, micro-batches or workers there are, nor on where
-    a run was interrupted. Each `iter()` starts at `start_step` again.
+    Position p of the stream shows the image `Order(len(dataset), seed, dataset.block).indices(p)`. Global batch g
+    covers the positions g * batch_size to (g + 1) * batch_size - 1, over the end of an epoch where it falls inside,
+    whatever the size of the data set. `Share` divides it into micro-batches and these among the processes. So the
+    images of a step depend on (dataset, batch_size, seed, step) only: not on how many processes, micro-batches or
+    workers there are, nor on where a run was interrupted. Each `iter()` starts at `start_step` again.
 
     Args:
         dataset: where the images come from.
@@ -77,7 +77,7 @@ class Loader:
         self.start_step = start_step
         self.workers = workers
         self.pin_memory = pin_memory
-        self.order = Order(len(dataset), seed)
+        self.order = Order(len(dataset), seed, dataset.block)
         self.world = current_world() if world is None else world
         self._check(share_count)
         self.shares = [Share(micro, share_count, self.world.rank, self.world.size) for micro in range(share_count)]

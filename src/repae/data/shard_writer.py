@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import secrets
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -13,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from repae.config import UserError, check, write_atomic
+from repae.config import UserError, check
 from repae.data.sharded import (
+    ALL_LABELS,
     HEADER_BYTES,
     LABEL_FIELD,
     LABELS,
@@ -26,12 +29,15 @@ from repae.data.sharded import (
     Plan,
     Refused,
     ShardInfo,
-    read_sidecar,
     shard_file,
     sidecar_file,
 )
+from repae.data.source import readable
 
 TEMPORARY = ".tmp-"
+"""How the names of unfinished files begin. Nothing whose name begins with a dot is ever read."""
+
+READ_BYTES = 2**20
 
 
 class ShardWriter:
@@ -44,17 +50,32 @@ class ShardWriter:
             shard.refuse("cat/2.jpg", "the file is empty")
             shard.commit()
 
+    Args:
+        folder: the folder of shards.
+        plan: what it is to hold.
+        number: of this shard.
+        scratch: where unfinished files stand, on the same disk; what a killed process left there may be removed by
+            whoever owns it. By default hidden files among the shards.
+
     Raises:
         OSError: the disk is full or fails. What was written of this shard is removed; others are as they were.
     """
 
-    def __init__(self, folder: Path, plan: Plan, number: int) -> None:
-        self.folder = folder
-        self.number = number
-        self._files = [_FieldFile(folder, number, field) for field in plan.fields]
+    def __init__(self, folder: Path, plan: Plan, number: int, scratch: Path | None = None) -> None:
+        self.folder, self.number = folder, number
+        self._scratch = scratch or folder / SHARDS
         self._labels: list[int] = []
         self._names: list[str] = []
         self._refused: list[dict[str, str]] = []
+        self._tally: Counter[str] = Counter()
+        self._expected = len(plan.span(number))
+        self._files: list[_FieldFile] = []
+        try:
+            for field in plan.fields:
+                self._files.append(self._file(field))
+        except OSError:
+            self._discard()
+            raise
 
     def __enter__(self) -> ShardWriter:
         return self
@@ -62,8 +83,7 @@ class ShardWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for file in self._files:
-            file.discard()
+        self._discard()
 
     def add(self, name: str, label: int, **arrays: np.ndarray) -> None:
         """The next item: an array for each field, in the field's type and shape."""
@@ -75,51 +95,71 @@ class ShardWriter:
 
     def refuse(self, name: str, reason: str) -> None:
         """An item that cannot be made."""
-        self._refused.append({"name": name, "reason": reason})
+        self._refused.append({"name": readable(name), "reason": readable(reason)})
+
+    def count(self, what: str) -> None:
+        """One more of what the manifest's tally tells of."""
+        self._tally[what] += 1
 
     def commit(self) -> None:
         """Completes the shard: files first, each safely on the disk, then the sidecar that makes them count."""
-        count = len(self._labels)
-        labels = _FieldFile(self.folder, self.number, LABEL_FIELD)
+        labels = self._file(LABEL_FIELD)
         try:
-            for label in self._labels:
-                labels.append(np.array(label, dtype=np.int64))
-            files = {file.name: file.finish(count) for file in (*self._files, labels)}
+            labels.append_all(np.array(self._labels, dtype=np.int64))
+            files = {file.target.name: file.finish(len(self._labels)) for file in (*self._files, labels)}
         finally:
             labels.discard()
-        sidecar = {"count": count, "files": files, "refused": self._refused, "names": self._names}
-        write_atomic(self.folder / sidecar_file(self.number), json.dumps(sidecar, ensure_ascii=False, indent=0) + "\n")
+        sidecar = {
+            "count": len(self._labels),
+            "files": files,
+            "tally": dict(sorted(self._tally.items())),
+            "refused": self._refused,
+            "names": self._names,
+        }
+        _sync(self.folder / SHARDS)
+        _write(self.folder / sidecar_file(self.number), _json(sidecar, indent=0), self._scratch)
+
+    def _file(self, field: FieldSpec) -> _FieldFile:
+        return _FieldFile(self.folder / shard_file(self.number, field.name), field, self._expected, self._scratch)
+
+    def _discard(self) -> None:
+        for file in self._files:
+            file.discard()
 
 
 class _FieldFile:
-    """One array that grows; its header is written last, when the number of items is known."""
+    """One array that grows. Its header is written last, for only then the number of items is certain."""
 
-    def __init__(self, folder: Path, number: int, field: FieldSpec) -> None:
-        self.field = field
-        self.target = folder / shard_file(number, field.name)
-        self.name = self.target.name
-        self.target.parent.mkdir(parents=True, exist_ok=True)
-        self._temporary = self.target.with_name(f"{TEMPORARY}{self.name}-{secrets.token_hex(4)}")
+    def __init__(self, target: Path, field: FieldSpec, expected: int, scratch: Path) -> None:
+        self.field, self.target, self.expected = field, target, expected
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch.mkdir(parents=True, exist_ok=True)
+        self._temporary = scratch / f"{TEMPORARY}{target.name}-{secrets.token_hex(4)}"
         self._file = self._temporary.open("xb")
         self._file.write(bytes(HEADER_BYTES))
-        self._digest = hashlib.sha256()
+        self._digest = hashlib.sha256(field.header(expected))
 
     def append(self, item: np.ndarray) -> None:
         assert item.shape == self.field.shape and item.dtype == self.field.numpy, (self.field, item.shape, item.dtype)
-        data = np.ascontiguousarray(item).data
+        self.append_all(item[None])
+
+    def append_all(self, items: np.ndarray) -> None:
+        """Several items, of which the caller knows that they fit."""
+        data = np.ascontiguousarray(items).data
         self._file.write(data)
         self._digest.update(data)
 
     def finish(self, count: int) -> tuple[int, str]:
-        """Size in bytes, and SHA-256 of the items (what follows the header)."""
+        """Size in bytes and SHA-256 of the file, which is then in its place."""
         self._file.seek(0)
         self._file.write(self.field.header(count))
         self._file.flush()
         os.fsync(self._file.fileno())
         size = os.fstat(self._file.fileno()).st_size
         self._file.close()
+        digest = self._digest.hexdigest() if count == self.expected else sha256_of(self._temporary)
         self._temporary.replace(self.target)
-        return size, self._digest.hexdigest()
+        return size, digest
 
     def discard(self) -> None:
         """Removes what was not finished."""
@@ -128,17 +168,32 @@ class _FieldFile:
         self._temporary.unlink(missing_ok=True)
 
 
-def begin(folder: Path, plan: Plan) -> None:
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, as ``sha256sum`` prints it."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while data := file.read(READ_BYTES):
+            digest.update(data)
+    return digest.hexdigest()
+
+
+def begin(folder: Path, plan: Plan, scratch: Path | None = None) -> Plan:
     """Starts a folder of shards, or goes on in one of the same plan.
+
+    Returns:
+        The folder's plan: the given one, or the equal one with which it was begun.
 
     Raises:
         UserError: the folder holds another plan, or something else.
     """
     path = folder / PLAN
     if path.exists():
-        before, now = read_plan(folder).model_dump(mode="json"), plan.model_dump(mode="json")
-        differing = [name for name in now if before[name] != now[name] and name != "about"]
-        differing += [name for name in {**before["about"], **now["about"]} if _of(before, name) != _of(now, name)]
+        begun = read_plan(folder)
+        before, now = begun.model_dump(mode="json"), plan.model_dump(mode="json")
+        about = {**before["about"], **now["about"]}
+        differing = [name for name in about if name != "where" and _of(before, name) != _of(now, name)]
+        implied = {"about", "fields"} if differing else {"about"}
+        differing += [name for name in now if before[name] != now[name] and name not in implied]
         if differing:
             shown = "; ".join(
                 f"{name} was {_shown(before, name)}, is now {_shown(now, name)}" for name in differing[:4]
@@ -147,11 +202,12 @@ def begin(folder: Path, plan: Plan) -> None:
                 f"{folder} was begun with other settings: {shown}. Give another --out, or delete that folder, or give "
                 "the former settings to go on with it"
             )
-        return
-    if folder.is_dir() and any(folder.iterdir()):
+        return begun
+    if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
         raise UserError(f"{folder} is not empty and was not begun by this command; give a new folder with --out")
     (folder / SHARDS).mkdir(parents=True, exist_ok=True)
-    write_atomic(path, json.dumps(plan.model_dump(mode="json"), ensure_ascii=False, indent=1) + "\n")
+    _write(path, _json(plan.model_dump(mode="json")), scratch or folder)
+    return plan
 
 
 def read_plan(folder: Path) -> Plan:
@@ -167,31 +223,89 @@ def read_plan(folder: Path) -> Plan:
         raise UserError(f"{path} cannot be read: {error}; delete the folder and make it again") from None
 
 
-def missing_shards(folder: Path, plan: Plan) -> list[int]:
-    """Numbers of the shards that are not complete."""
-    return [number for number in range(plan.shards) if not (folder / sidecar_file(number)).is_file()]
+def missing_shards(folder: Path, plan: Plan, numbers: range | None = None) -> list[int]:
+    """Those of the shards with these numbers, by default of all, that are not complete: a file lacks or is cut."""
+    numbers = range(plan.shards) if numbers is None else numbers
+    return [number for number in numbers if not _is_complete(folder, number)]
 
 
-def finish(folder: Path, plan: Plan, classes: int) -> Manifest:
-    """Writes the manifest of a folder whose shards are all there; whoever does it writes the same bytes."""
+def finish(folder: Path, plan: Plan, classes: int, scratch: Path | None = None) -> Manifest:
+    """Writes the labels and the manifest of a folder whose shards are all there; always the same bytes."""
+    scratch = scratch or folder
     counts = np.zeros(classes, dtype=np.int64)
+    tally: Counter[str] = Counter()
     shards, refused = [], []
-    for number in range(plan.shards):
-        sidecar = read_sidecar(folder, number)
-        labels = np.load(folder / shard_file(number, LABELS))
-        counts += np.bincount(labels, minlength=classes)
+    for sidecar in _sidecars(folder, plan):
         shards.append(ShardInfo(count=sidecar["count"], files=sidecar["files"]))
         refused += [Refused(**item) for item in sidecar["refused"]]
+        tally.update(sidecar["tally"])
+    all_labels = _FieldFile(folder / ALL_LABELS, LABEL_FIELD, sum(shard.count for shard in shards), scratch)
+    try:
+        for number in range(plan.shards):
+            labels = np.load(folder / shard_file(number, LABELS))
+            counts += np.bincount(labels, minlength=classes)
+            all_labels.append_all(labels)
+        written = all_labels.finish(all_labels.expected)
+    finally:
+        all_labels.discard()
     manifest = Manifest.sealed(
         plan=plan,
-        count=sum(shard.count for shard in shards),
+        count=all_labels.expected,
         class_counts=tuple(counts.tolist()),
+        tally=dict(sorted(tally.items())),
         refused=tuple(refused),
+        labels=written,
         shards=tuple(shards),
     )
-    text = json.dumps(manifest.model_dump(mode="json"), ensure_ascii=False, indent=1) + "\n"
-    write_atomic(folder / MANIFEST, text)
+    _write(folder / MANIFEST, _json(manifest.model_dump(mode="json")), scratch)
     return manifest
+
+
+def _sidecars(folder: Path, plan: Plan) -> Iterator[dict[str, Any]]:
+    for number in range(plan.shards):
+        yield json.loads((folder / sidecar_file(number)).read_text(encoding="utf-8"))
+
+
+def _is_complete(folder: Path, number: int) -> bool:
+    try:
+        sidecar = json.loads((folder / sidecar_file(number)).read_text(encoding="utf-8"))
+        sizes = {name: size for name, (size, _) in sidecar["files"].items()}
+        return all((folder / SHARDS / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _write(path: Path, text: str, scratch: Path) -> None:
+    """Writes a whole file or nothing; what a kill leaves is in the scratch folder, under a name of its own."""
+    temporary = scratch / f"{TEMPORARY}{path.name}-{secrets.token_hex(4)}"
+    try:
+        with temporary.open("xb") as file:
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync(folder: Path) -> None:
+    """Makes the names in a folder safe on the disk."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _json(data: Any, indent: int = 1) -> str:
+    """JSON that people can read; where a file name is no valid text, its bytes are escaped."""
+    text = json.dumps(data, ensure_ascii=False, indent=indent) + "\n"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(data, indent=indent) + "\n"
+    return text
 
 
 def _of(plan: dict[str, Any], name: str) -> Any:

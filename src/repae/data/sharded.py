@@ -6,9 +6,11 @@
     DIR/shards/000007.images.npy      one array [items, *shape] for each field
     DIR/shards/000007.labels.npy      int64
     DIR/shards/000007.json            names, refused items, checksums; written last: without it the shard does not count
+    DIR/labels.npy                    the labels of all shards, one after the other
     DIR/manifest.json                 all of that summed up, with a seal; written when the last shard is there
 
-Anybody can open the arrays with ``numpy.load(file, mmap_mode="r")``. bfloat16, which numpy lacks, is stored as uint16.
+Anybody can open the arrays with ``numpy.load(file, mmap_mode="r")`` and check them with ``sha256sum``. bfloat16, which
+numpy lacks, is stored as uint16.
 """
 
 from __future__ import annotations
@@ -19,8 +21,9 @@ import math
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -29,9 +32,12 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from repae.config import Config, UserError, check
+from repae.data.shelf import LocalShelf, Shelf
 
 PLAN, MANIFEST, SHARDS = "plan.json", "manifest.json", "shards"
 LABELS = "labels"
+ALL_LABELS = "labels.npy"
+MADE_BY = {"images": "repae prepare", "latents": "repae cache"}
 HEADER_BYTES = 128
 OPEN_FILES = 64
 """So many files a process keeps open at most; the least recently used is closed first."""
@@ -76,7 +82,8 @@ class Plan(Config):
         count: of items to be made, those that will turn out to be unreadable included.
         per_shard: consecutive items of the source that go into one shard.
         fields: the arrays, labels apart.
-        about: JSON that belongs to the identity: where the items come from and how they are made.
+        about: JSON that belongs to the identity: where the items come from and how they are made. Its "where" alone is
+            only said, and may differ between the machines that work on one folder.
     """
 
     schema_version: Literal[1] = 1
@@ -117,7 +124,9 @@ class Manifest(Config):
         plan: what was asked for.
         count: items that are there.
         class_counts: how many items each label has, from label 0 on.
+        tally: what else was counted while the items were made, by name.
         refused: items that are not there, in order, with the reason.
+        labels: size and SHA-256 of the file of all labels.
         shards: one entry for each.
         seal: SHA-256 over all the rest.
     """
@@ -125,7 +134,9 @@ class Manifest(Config):
     plan: Plan
     count: NonNegativeInt
     class_counts: tuple[NonNegativeInt, ...]
+    tally: dict[str, NonNegativeInt]
     refused: tuple[Refused, ...]
+    labels: tuple[int, str]
     shards: tuple[ShardInfo, ...]
     seal: str
 
@@ -151,32 +162,38 @@ def sidecar_file(number: int) -> str:
     return f"{SHARDS}/{number:06d}.json"
 
 
-def read_manifest(folder: str | Path, kind: Literal["images", "latents"]) -> Manifest:
+def read_manifest(folder: str | Path | Shelf, kind: Literal["images", "latents"]) -> Manifest:
     """The manifest of a finished folder.
 
     Raises:
         UserError: there is none, it was altered, or the folder holds something else.
     """
-    path = Path(folder) / MANIFEST
-    command = {"images": "repae prepare", "latents": "repae cache"}[kind]
+    shelf = folder if isinstance(folder, Shelf) else LocalShelf(folder)
+    command, where = MADE_BY[kind], shelf.name(MANIFEST)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(shelf.read(MANIFEST))
     except FileNotFoundError:
-        if (Path(folder) / PLAN).is_file():
+        if shelf.has(PLAN):
             raise UserError(
-                f"{folder} is not finished: it has a {PLAN} but no {MANIFEST}; run the `{command}` command that began "
-                "it again, it goes on where it stopped"
+                f"{shelf.where} is not finished: it has a {PLAN} but no {MANIFEST}; run the `{command}` command that "
+                "began it again, it goes on where it stopped"
             ) from None
         raise UserError(
-            f"{folder} holds no {kind}: there is no {MANIFEST}; give a folder made by `{command}`"
+            f"{shelf.where} holds no {kind}: there is no {MANIFEST}; give a folder made by `{command}`"
         ) from None
+    except UserError:
+        raise
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}; make the folder again with `{command}`") from None
-    manifest = check(Manifest, data, str(path))
+        raise UserError(f"{where} cannot be read: {error}; make the folder again with `{command}`") from None
+    manifest = check(Manifest, data, where)
     if manifest.plan.kind != kind:
-        raise UserError(f"{folder} holds {manifest.plan.kind}, not {kind}; give a folder made by `{command}`")
+        made_by = MADE_BY[manifest.plan.kind]
+        raise UserError(
+            f"{shelf.where} holds {manifest.plan.kind}, made by `{made_by}`, not {kind}; give a folder made by "
+            f"`{command}`"
+        )
     if manifest.seal_of_content() != manifest.seal:
-        raise UserError(f"{path} has been altered: its seal does not fit; restore it, or run `{command}` again")
+        raise UserError(f"{where} has been altered: its seal does not fit; restore it, or run `{command}` again")
     return manifest
 
 
@@ -186,17 +203,21 @@ class ShardFolder:
     Files are opened in the process that reads them, a few at a time; nothing open is pickled. A file that is shorter
     than the manifest says is refused when it is opened, so that no item is ever read from beyond its end.
 
+    Args:
+        folder: where it is, a path or a `Shelf`.
+        kind: what it must hold.
+
     Raises:
         UserError: see `read_manifest`.
     """
 
-    def __init__(self, folder: str | Path, kind: Literal["images", "latents"]) -> None:
-        self.folder = Path(folder).expanduser()
-        self.manifest = read_manifest(self.folder, kind)
+    def __init__(self, folder: str | Path | Shelf, kind: Literal["images", "latents"]) -> None:
+        self.shelf = folder if isinstance(folder, Shelf) else LocalShelf(folder)
+        self.manifest = read_manifest(self.shelf, kind)
         self.plan = self.manifest.plan
         self.fields = {field.name: field for field in (*self.plan.fields, LABEL_FIELD)}
-        self.ends = np.cumsum([shard.count for shard in self.manifest.shards], dtype=np.int64)
-        self._open: OrderedDict[str, BinaryIO] = OrderedDict()
+        self.starts = np.cumsum([0, *(shard.count for shard in self.manifest.shards)], dtype=np.int64)
+        self._open: OrderedDict[str, FileIO] = OrderedDict()
         self._process = os.getpid()
 
     def __len__(self) -> int:
@@ -206,9 +227,15 @@ class ShardFolder:
         return {**self.__dict__, "_open": OrderedDict()}
 
     def labels(self) -> Int64[np.ndarray, " n"]:
-        """The class of every item."""
-        parts = [self._whole(number, LABEL_FIELD) for number in range(len(self.manifest.shards))]
-        return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+        """The class of every item, mapped: it takes no memory of its own, and the machine's processes share it.
+
+        Raises:
+            UserError: the file is missing or damaged.
+        """
+        if not len(self):
+            return np.zeros(0, np.int64)
+        with self._checked(ALL_LABELS, self.manifest.labels[0]) as file:
+            return np.memmap(file, LABEL_FIELD.numpy, "c", HEADER_BYTES, (len(self),))
 
     def rows(self, name: str, indices: Sequence[int] | Int64[np.ndarray, " b"]) -> Tensor:
         """Items ``[b, *shape]`` of a field at these numbers, each 0..len-1.
@@ -219,10 +246,10 @@ class ShardFolder:
         field = self.fields[name]
         numbers = np.asarray(indices, dtype=np.int64)
         assert numbers.size == 0 or (numbers.min() >= 0 and numbers.max() < len(self)), "an item outside the folder"
-        shards = np.searchsorted(self.ends, numbers, side="right")
-        rows = numbers - np.concatenate(([0], self.ends))[shards]
+        shards = np.searchsorted(self.starts, numbers, side="right") - 1
+        rows = numbers - self.starts[shards]
         out = np.empty((len(numbers), *field.shape), field.numpy)
-        flat = out.reshape(len(numbers), -1).view(np.uint8)
+        flat = out.reshape(len(numbers), -1).view(np.uint8) if numbers.size else out
         for place, (shard, row) in enumerate(zip(shards.tolist(), rows.tolist(), strict=True)):
             self._read(shard, field, row, flat[place])
         return _as_tensor(out, field)
@@ -235,71 +262,56 @@ class ShardFolder:
         """
         for shard in self.manifest.shards:
             for name, (expected, _) in shard.files.items():
-                path = f"{SHARDS}/{name}"
-                try:
-                    size = (self.folder / path).stat().st_size
-                except OSError as error:
-                    raise self._damaged(path, error.strerror or "it cannot be opened") from error
-                if size != expected:
-                    raise self._damaged(path, _wrong_size(size, expected))
+                self._checked(f"{SHARDS}/{name}", expected).close()
 
     def names(self, number: int) -> list[str]:
         """Names of a shard's items."""
-        return read_sidecar(self.folder, number)["names"]
-
-    def _whole(self, number: int, field: FieldSpec) -> np.ndarray:
-        count = self.manifest.shards[number].count
-        out = np.empty((count, *field.shape), field.numpy)
-        if count:
-            self._read(number, field, 0, out.reshape(-1).view(np.uint8))
-        return out
+        return json.loads(self.shelf.read(sidecar_file(number)))["names"]
 
     def _read(self, shard: int, field: FieldSpec, row: int, out: np.ndarray) -> None:
         name = shard_file(shard, field.name)
         file = self._file(shard, name)
         try:
             file.seek(HEADER_BYTES + row * field.item_bytes)
-            count = file.readinto(out)  # type: ignore[attr-defined]
+            count = file.readinto(out.data)
         except OSError as error:
-            raise UserError(f"{self.folder / name} cannot be read: {error.strerror}; this is the machine") from error
+            raise UserError(f"{self.shelf.name(name)} cannot be read: {error.strerror}; this is the machine") from error
         if count != out.nbytes:
-            raise self._damaged(name, "it ends too early")
+            raise damaged(self.shelf, name, "it ends too early")
 
-    def _file(self, shard: int, name: str) -> BinaryIO:
+    def _file(self, shard: int, name: str) -> FileIO:
         if self._process != os.getpid():  # a forked worker would share the position of its parent's files
             self._open, self._process = OrderedDict(), os.getpid()
         file = self._open.get(name)
         if file is not None:
             self._open.move_to_end(name)
             return file
-        expected = self.manifest.shards[shard].files[name.rpartition("/")[2]][0]
-        try:
-            file = (self.folder / name).open("rb", buffering=0)
-            size = os.fstat(file.fileno()).st_size
-        except OSError as error:
-            raise self._damaged(name, error.strerror or "it cannot be opened") from error
-        if size != expected:
-            file.close()
-            raise self._damaged(name, _wrong_size(size, expected))
-        self._open[name] = file  # type: ignore[assignment]
+        file = self._checked(name, self.manifest.shards[shard].files[name.rpartition("/")[2]][0])
+        self._open[name] = file
         if len(self._open) > OPEN_FILES:
             self._open.popitem(last=False)[1].close()
-        return self._open[name]
+        return file
 
-    def _damaged(self, name: str, what: str) -> UserError:
-        return UserError(
-            f"{self.folder / name} is damaged: {what}; delete it and {sidecar_file(int(name[7:13]))} and run the "
-            "command that made the folder again: it makes this shard anew and leaves the others"
-        )
+    def _checked(self, name: str, expected: int) -> FileIO:
+        """A file, opened after a look at its size."""
+        try:
+            file = self.shelf.open(name, expected)
+            size = os.fstat(file.fileno()).st_size
+        except OSError as error:
+            raise damaged(self.shelf, name, error.strerror or str(error) or "it cannot be opened") from error
+        if size != expected:
+            file.close()
+            raise damaged(self.shelf, name, f"it has {size:,} bytes instead of {expected:,}")
+        return file
 
 
-def _wrong_size(size: int, expected: int) -> str:
-    return f"it has {size:,} bytes instead of {expected:,}"
-
-
-def read_sidecar(folder: Path, number: int) -> dict[str, Any]:
-    """What a shard says of itself."""
-    return json.loads((folder / sidecar_file(number)).read_text(encoding="utf-8"))
+def damaged(shelf: Shelf, name: str, what: str) -> UserError:
+    """The refusal of one file of a folder, with the remedy."""
+    remedy = f"delete {sidecar_file(int(name[7:13]))}" if name.startswith(SHARDS) else "nothing else is lost:"
+    return UserError(
+        f"{shelf.name(name)} is damaged: {what}; {remedy} and run the command that made the folder again: it makes "
+        f"{'this shard' if name.startswith(SHARDS) else 'this file'} anew and leaves the others"
+    )
 
 
 def _as_tensor(array: np.ndarray, field: FieldSpec) -> Tensor:

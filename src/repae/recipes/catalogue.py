@@ -13,7 +13,6 @@ import yaml
 
 from repae.config import Config, UserError, suggest
 from repae.data import PixelsConfig
-from repae.data.sources.detect import detect
 from repae.recipes.autoencoders import autoencoders
 from repae.recipes.digits import digits
 from repae.recipes.guide import check_mode, losses_from, warnings
@@ -21,6 +20,7 @@ from repae.recipes.modern import modern
 from repae.recipes.options import read_options
 from repae.recipes.published import published
 from repae.recipes.recipe import Recipe
+from repae.recipes.sources import DATA, data_at
 
 log = logging.getLogger("repae")
 
@@ -97,15 +97,10 @@ def _with_data(place: str, changes: Mapping[str, Any], before: Config) -> dict[s
 
     Changed fields of the data go with it; what the recipe says of pixels, such as resolution and flip, is kept.
     """
-    own = {name.partition(".")[2]: value for name, value in changes.items() if name.startswith("data.")}
-    found = detect(place, **own)
-    kept = {
-        name: getattr(before, name)
-        for name in set(PixelsConfig.model_fields) & set(type(before).model_fields) & set(type(found).model_fields)
-        if name != "kind" and name not in own
-    }
-    others = {name: value for name, value in changes.items() if not name.startswith("data.")}
-    return {**others, "data": found.replace(**kept)}
+    own = {name.removeprefix(DATA): value for name, value in changes.items() if name.startswith(DATA)}
+    kept = {name: getattr(before, name) for name in set(PixelsConfig.model_fields) & set(type(before).model_fields)}
+    others = {name: value for name, value in changes.items() if not name.startswith(DATA)}
+    return {**others, "data": data_at(place, own, {name: value for name, value in kept.items() if name != "kind"})}
 
 
 def listing() -> str:

@@ -13,12 +13,12 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from repae.config import UserError, write_atomic
+from repae.config import UserError, locked, write_atomic
 from repae.flow import Guidance
 from repae.flow.guidance import check_null_label
 from repae.recipes.identity import differences
 from repae.recipes.load import Run, load
-from repae.recipes.place import Place, locked, occupied, write_environment
+from repae.recipes.place import Place, occupied, write_environment
 from repae.recipes.settings import PER_CLASS, RunAutoguidance, SampleSettings
 from repae.runtime.checkpoint import CheckpointStore
 from repae.runtime.distributed import all_reduce_sum, barrier, is_main, world
@@ -81,7 +81,7 @@ def sample(folder: Path, settings: SampleSettings) -> Sampled:
         drawn = _draw(run, weak, labels, output, settings, place)
         left = 0
         if is_main():
-            with locked(out / "all") if settings.part else nullcontext():
+            with locked(out / "all.lock") if settings.part else nullcontext():
                 left = _finish(output, labels, settings)
     return Sampled(out, _words(drawn, left, len(labels), settings))
 

@@ -19,6 +19,7 @@ FREE = (
     "evaluation.",
     "runtime.threads",
     "runtime.workers",
+    "data.cache",
     "loop.log_every",
     "loop.checkpoint_every",
     "loop.keep_last",

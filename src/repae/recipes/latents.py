@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from repae.config import Config, UserError, write_atomic
-from repae.data import DataConfig, Dataset, DigitsConfig, FolderConfig
+from repae.data import DataConfig, Dataset, DigitsConfig
 from repae.data.latents import CachedTokens, LatentDataset, LatentsConfig, LatentStore
 from repae.data.sharded import MANIFEST, Manifest
 from repae.models.autoencoders import Autoencoder
@@ -25,6 +25,7 @@ from repae.prepare.latents import CacheSettings, Encoder, cache_latents
 from repae.prepare.statistics import evenly_spaced, latent_statistics, stored_statistics
 from repae.recipes.place import Place, occupied
 from repae.recipes.recipe import Recipe, RuntimeConfig, Teacher
+from repae.recipes.sources import data_at
 from repae.recipes.stages import Teachers, one_maker, teacher_networks
 from repae.recipes.weights import read_autoencoder, sizes_of
 from repae.runtime.digest import weights_digest
@@ -79,7 +80,7 @@ def cache(source: Path, out: Path, config: CacheConfig, data: str | None = None,
         source: a run, whose own bundle's autoencoder is taken, or an autoencoder as `read_autoencoder` reads it.
         out: the folder to make.
         config: what is kept, and how.
-        data: a folder of images; by default the run's own data.
+        data: a path or URL of images, or `digits`; by default the run's own data.
         runs: where embedded teachers are kept.
 
     Returns:
@@ -158,9 +159,7 @@ def _data(source: Path, data: str | None, resolution: int | None) -> DataConfig:
     side = resolution or (256 if run is None else run.data.resolution)
     if data == "digits":
         return DigitsConfig(resolution=side)
-    if run is not None and isinstance(run.data, FolderConfig):
-        return run.data.replace(path=data, resolution=side)
-    return FolderConfig(path=data, resolution=side)
+    return data_at(data, {}, {"resolution": side, "flip": run is not None and getattr(run.data, "flip", False)})
 
 
 def _warn_of_broken(manifest: Manifest | None, dataset: Dataset) -> None:

@@ -45,20 +45,6 @@ def occupied(config: RuntimeConfig, runs: Path) -> Iterator[Place]:
         stop()
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Only one process of this machine at a time makes what belongs into ``folder``; others wait, then find it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / f"{folder.name}.lock").open("w") as file:
-        try:
-            import fcntl
-        except ImportError:  # no such locks on this system: two runs started at once may both do the work
-            yield
-            return
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def write_environment(path: Path, device: torch.device) -> None:
     """``environment.json``: versions, commit and hardware, for whoever repeats the run."""
     packages = ("repae", "torch", "torchvision", "timm", "diffusers", "numpy", "pillow", "scikit-learn", "safetensors")

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from repae.config import UserError, write_atomic
+from repae.config import UserError, locked, write_atomic
 from repae.data import Batch, Dataset, Loader
 from repae.models.autoencoders import Autoencoder, DiffusersConfig
 from repae.models.teachers.base import Teacher
@@ -31,7 +31,7 @@ from repae.models.teachers.targets import (
 )
 from repae.models.teachers.timm import TimmTeacher as TimmNetwork
 from repae.prepare.statistics import evenly_spaced, latent_statistics
-from repae.recipes.place import Place, locked
+from repae.recipes.place import Place
 from repae.recipes.recipe import EmbeddedTeacher, FromPublished, FromRun, FromWarmup, FromWeights, Recipe
 from repae.recipes.recipe import Teacher as AnyTeacher
 from repae.recipes.weights import load_vae
@@ -303,7 +303,7 @@ def _train_teacher(config: EmbeddedTeacher, dataset: Dataset, place: Place, fold
 @contextmanager
 def one_maker(folder: Path) -> Iterator[None]:
     """Within the context nobody else makes ``folder``: one run of this machine at a time, its processes together."""
-    with locked(folder) if is_main() else nullcontext():
+    with locked(folder.parent / f"{folder.name}.lock") if is_main() else nullcontext():
         barrier()
         yield
         barrier()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import Tensor, nn
 
@@ -71,13 +71,13 @@ def read_autoencoder(path: Path) -> tuple[Autoencoder, LatentNorm | None]:
     Raises:
         UserError: there is nothing there, or nothing whose sizes are known.
     """
-    if (path / "recipe.yaml").is_file() or (path / "checkpoints").is_dir():
+    if (path / "checkpoints").is_dir():
         return _of_run(path)
     if path.is_dir():
         folder = _folder_of_weights(path)
-        if not (folder / WEIGHTS).is_file():
-            raise _nothing(path)
-        return read_vae(folder)
+        if (folder / WEIGHTS).is_file():
+            return read_vae(folder)
+        return _of_run(path) if (path / "recipe.yaml").is_file() else _refuse(path)
     state = _kl_names(_read(path))
     config, channels = kl_config_from_reference(vae_to_reference(state))
     vae = config.build(channels)
@@ -168,13 +168,13 @@ def _read(path: Path) -> dict[str, Any]:
         return read_part(store, newest, part)
     file = _folder_of_weights(path) / WEIGHTS if path.is_dir() else path
     if not file.is_file():
-        raise _nothing(path)
+        _refuse(path)
     state = read_weights(file)
     return state.get("state_dict", state)
 
 
-def _nothing(path: Path) -> UserError:
-    return UserError(
+def _refuse(path: Path) -> NoReturn:
+    raise UserError(
         f"{path} holds no autoencoder: allowed are a run, a folder with {WEIGHTS}, a .safetensors or a .pt file; put "
         "the weights there, or say where they are"
     )

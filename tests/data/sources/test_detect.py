@@ -12,7 +12,7 @@ import pytest
 from image_sources import MAKERS, Files, encoded, picture, write_folder, write_shards, write_tar, write_zip
 
 from repae.config import UserError
-from repae.data import LabelledConfig
+from repae.data import ShardsConfig
 from repae.data.sources.detect import detect, kinds
 
 PNG = encoded(picture(8, 8), "PNG")
@@ -57,12 +57,12 @@ def test_folders(files: Files, kind: str, tmp_path: Path) -> None:
     assert detect(str(write_folder(tmp_path / "set", files))).kind == kind
 
 
-def test_a_folder_of_prepared_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Protects what `repae prepare` wrote, as soon as there is a kind that reads it."""
+def test_a_folder_of_prepared_shards(tmp_path: Path) -> None:
+    """Protects what `repae prepare` wrote, here and in object storage."""
     root = write_folder(tmp_path / "set", {**FILES, "manifest.json": b"{}"})
-    known = dict(kinds())
-    monkeypatch.setattr("repae.data.sources.detect.kinds", lambda: known | {"shards": LabelledConfig})
-    assert isinstance(detect(str(root)), LabelledConfig)
+    assert isinstance(detect(str(root)), ShardsConfig)
+    fsspec.filesystem("memory").pipe("/prepared/manifest.json", b"{}")
+    assert isinstance(detect("memory://prepared"), ShardsConfig)
 
 
 def test_urls() -> None:
@@ -140,4 +140,4 @@ def test_what_is_no_data_is_refused_in_words(case: str, tmp_path: Path) -> None:
 def test_every_kind_has_its_test() -> None:
     """Protects this file: a new kind with a path belongs into the common suite, or is named here."""
     made: set[Any] = {"folder", "labelled", "archive", "webdataset", "huggingface", "reference-hdf5"}
-    assert set(kinds()) - {"shards"} == made
+    assert set(kinds()) == {*made, "shards"}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from repae.config import UserError, suggest
-from repae.data.images import ImagesConfig
+from repae.data.sharded import MANIFEST
+from repae.data.shelf import CACHE, shelf_of
 from repae.data.source import readable
 from repae.data.sources.archive import archive_kind
 from repae.data.sources.hdf5 import FILE
@@ -19,17 +20,19 @@ from repae.data.sources.storage import list_folder
 from repae.data.sources.tables import TABLES
 from repae.data.sources.tarred import refuse_compressed
 
-MANIFEST = "manifest.json"
+if TYPE_CHECKING:
+    from repae.data import DataConfig
+
 PEEKED = 1024
 """So many bytes decide what a file is."""
 ALLOWED = (
     "allowed: a folder of class folders; a folder with dataset.json or labels.csv; a .zip or .tar of either; "
     "WebDataset shards, as 'shards/{000..012}.tar' or their folder; .parquet, .arrow or a save_to_disk folder; "
-    f"hf://OWNER/NAME; the reference's {FILE}"
+    f"hf://OWNER/NAME; the reference's {FILE}; a folder that `repae prepare` made"
 )
 
 
-def detect(path: str, **fields: Any) -> ImagesConfig:
+def detect(path: str, **fields: Any) -> DataConfig:
     """The configuration of whatever lies at a path: what a file is its content says, what a folder is the files in it.
 
     Args:
@@ -46,7 +49,7 @@ def detect(path: str, **fields: Any) -> ImagesConfig:
     return kinds()[kind](path=path, **fields)
 
 
-def kinds() -> Mapping[str, type[ImagesConfig]]:
+def kinds() -> Mapping[str, type[Any]]:
     """Every kind of data set that a recipe can name and that has a path."""
     from repae.data import DataConfig
 
@@ -80,6 +83,8 @@ def _kind_of_url(url: str) -> str:
         return "webdataset"
     if url.partition("?")[0].endswith(".parquet"):
         return "huggingface"
+    if not suffix(url) and shelf_of(url, CACHE, 0).has(MANIFEST):
+        return "shards"
     kind = _kind_of_file(RangeFile(url))
     if kind == "reference-hdf5":
         raise UserError(f"'{url}' is HDF5, which is read from a local disk only; download it and give the local path")
@@ -114,7 +119,7 @@ def _kind_of_file(file: RangeFile) -> str:
 
 def _kind_of_folder(folder: Path, fields: Mapping[str, Any]) -> str:
     files, folders = list_folder(folder)
-    if MANIFEST in files and "shards" in kinds():
+    if MANIFEST in files:
         return "shards"
     if FILE in files:
         return "reference-hdf5"

@@ -1,0 +1,147 @@
+"""Training from prepared images: what `repae prepare` made, from a folder or from object storage."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int64
+from pydantic import Field, PositiveInt
+from torch import Tensor
+
+from repae.config import Config, UserError
+from repae.data.batch import Batch, Dataset, check_indices
+from repae.data.order import WINDOW
+from repae.data.sharded import ShardFolder, read_manifest
+from repae.data.shelf import CACHE, RemoteShelf, Shelf, shelf_of
+
+ASSUMED_RESOLUTION = 256
+
+logger = logging.getLogger("repae.data")
+
+
+class ShardsConfig(Config):
+    """Images that `repae prepare` made, of the resolution that they were made in.
+
+    Attributes:
+        path: the folder, or its URL (s3, gs, http, ... as fsspec knows them), whose shards are then fetched whole.
+        flip: mirror each image in about half of the epochs. Off by default: text and digits have a handedness.
+        block: shuffle blocks of so many consecutive images, and inside 16 blocks at a time, for slow or remote storage;
+            the images of a shard are a good size. None shuffles all images alike.
+        cache: where fetched shards are kept.
+        cache_bytes: how much is kept; the shards not used for the longest go first.
+    """
+
+    kind: Literal["shards"] = "shards"
+    path: str = Field(min_length=1)
+    flip: bool = False
+    block: PositiveInt | None = None
+    cache: str = Field(CACHE, min_length=1)
+    cache_bytes: PositiveInt = 500_000_000_000
+
+    @property
+    def channels(self) -> int:
+        """RGB."""
+        return 3
+
+    @property
+    def resolution(self) -> int:
+        """Side of the images as they were prepared; 256 is assumed where they cannot be read yet."""
+        if any(self.missing()):
+            return ASSUMED_RESOLUTION
+        return read_manifest(self.shelf(), "images").plan.about["resolution"]
+
+    @property
+    def where(self) -> str:
+        """Where the shards are."""
+        return self.path
+
+    def missing(self) -> Iterator[str]:
+        """No finished folder there."""
+        try:
+            read_manifest(self.shelf(), "images")
+        except UserError as error:
+            yield f"data: {error}"
+
+    def shelf(self) -> Shelf:
+        """Where the files are."""
+        return shelf_of(self.path, self.cache, self.cache_bytes)
+
+    def open(self) -> Shards:
+        """The data set; nothing but the manifest and the labels is read.
+
+        Raises:
+            UserError: there are no prepared images, or they are damaged.
+        """
+        return Shards(self)
+
+
+class Shards(Dataset):
+    """Prepared RGB images. Labels are mapped from their file, so they take no memory however many there are."""
+
+    def __init__(self, config: ShardsConfig) -> None:
+        self.config = config
+        self.channels, self.flip, self.block = config.channels, config.flip, config.block
+        self.broken: dict[int, str] = {}
+        self._open()
+        self._advise()
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = {"config": self.config, "broken": self.broken, "flip": self.flip, "block": self.block}
+        return {**kept, "channels": self.channels}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+        self._open()
+
+    def _open(self) -> None:
+        self.folder = ShardFolder(self.config.shelf(), "images")
+        about = self.folder.plan.about
+        self.resolution = int(about["resolution"])
+        self.class_names = tuple(about["classes"])
+        if not len(self.folder):
+            raise UserError(f"{self.config.path} holds no image that could be read; prepare another source")
+        self.labels = torch.from_numpy(self.folder.labels())
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of what was prepared: pixels, labels and how they were made."""
+        return self.folder.manifest.seal[:32]
+
+    def batch(self, indices: Int64[Tensor, " b"], flips: Bool[Tensor, " b"] | None = None) -> Batch:
+        """The images at these indices; see `Dataset.batch`.
+
+        Raises:
+            UserError: a shard is missing or damaged.
+        """
+        check_indices(indices, len(self))
+        images = self.folder.rows("images", np.asarray(indices))
+        if flips is not None:
+            for row in torch.nonzero(flips)[:, 0].tolist():
+                images[row] = images[row].flip(-1)
+        return Batch(images, self.labels[indices], indices)
+
+    def _advise(self) -> None:
+        """Warns where shards would be fetched again and again."""
+        if not isinstance(self.folder.shelf, RemoteShelf):
+            return
+        shards = self.folder.manifest.shards
+        volume = sum(size for shard in shards for size, _ in shard.files.values())
+        if volume <= self.config.cache_bytes:
+            return
+        largest = max(size for shard in shards for size, _ in shard.files.values())
+        if self.block is None:
+            logger.warning(
+                "data: %s has %s bytes and the cache may hold %s, so that shards are fetched again and again; set "
+                "--data.block %d, the images of a shard, or a larger --data.cache-bytes",
+                self.config.path, f"{volume:,}", f"{self.config.cache_bytes:,}", self.folder.plan.per_shard,
+            )  # fmt: skip
+        elif 2 * WINDOW * largest > self.config.cache_bytes:
+            logger.warning(
+                "data: %d blocks are read at a time, and the cache may hold %s bytes; allow at least %s with "
+                "--data.cache-bytes", WINDOW, f"{self.config.cache_bytes:,}", f"{2 * WINDOW * largest:,}",
+            )  # fmt: skip

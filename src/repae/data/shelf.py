@@ -1,0 +1,214 @@
+"""Where the files of a data set stand: a folder of this machine, or object storage with a cache of whole files here."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import suppress
+from io import FileIO
+from pathlib import Path
+from typing import Any, TypeVar
+
+from repae.config import UserError, locked
+
+CACHE = "~/.cache/repae/shards"
+"""Where fetched files are kept unless another folder is named."""
+
+TRIES, WAIT_SECONDS = 3, 1.0
+"""How often a file is asked for over a network before it is given up, and how long the first pause is."""
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""A disk or a quota that is full."""
+
+T = TypeVar("T")
+
+
+def is_url(path: str | Path) -> bool:
+    """Whether a path names other storage than this machine's folders, such as ``s3://bucket/folder``."""
+    return "://" in str(path)
+
+
+class Shelf(ABC):
+    """Files below one place, each named by its path there.
+
+    Attributes:
+        where: the place, as it is said in errors.
+    """
+
+    where: str
+
+    def name(self, name: str) -> str:
+        """A file's full name."""
+        return f"{self.where.rstrip('/')}/{name}"
+
+    @abstractmethod
+    def read(self, name: str) -> bytes:
+        """The content of a small file.
+
+        Raises:
+            OSError: FileNotFoundError where there is none.
+        """
+
+    @abstractmethod
+    def has(self, name: str) -> bool:
+        """Whether there is such a file."""
+
+    @abstractmethod
+    def open(self, name: str, size: int) -> FileIO:
+        """The file, of that many bytes, opened on this machine.
+
+        Raises:
+            OSError: there is none.
+            UserError: it cannot be fetched.
+        """
+
+
+class LocalShelf(Shelf):
+    """A folder of this machine."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder).expanduser()
+        self.where = str(folder)
+
+    def read(self, name: str) -> bytes:
+        """The file's content."""
+        return (self.folder / name).read_bytes()
+
+    def has(self, name: str) -> bool:
+        """Whether it is there."""
+        return (self.folder / name).is_file()
+
+    def open(self, name: str, size: int) -> FileIO:
+        """The file itself."""
+        return FileIO(self.folder / name)
+
+
+class RemoteShelf(Shelf):
+    """A folder that fsspec reaches by URL: s3, gs, http, ... A file is fetched whole when it is first asked for.
+
+    Fetched files are kept for later runs and shared by all processes of the machine, up to `most_bytes` in all; those
+    not asked for the longest go first. A file is there whole or not at all.
+
+    Args:
+        url: the folder.
+        cache: a folder of this machine; fetched files go into a subfolder of their own for each URL.
+        most_bytes: what may be kept of this URL.
+    """
+
+    def __init__(self, url: str, cache: str | Path, most_bytes: int) -> None:
+        self.where = url.rstrip("/")
+        self.folder = Path(cache).expanduser() / hashlib.sha256(self.where.encode()).hexdigest()[:16]
+        self.most_bytes = most_bytes
+
+    def read(self, name: str) -> bytes:
+        """The file's content, always from where it comes from."""
+        return self._patiently(name, lambda: self._filesystem().cat_file(self._path(name)))
+
+    def has(self, name: str) -> bool:
+        """Whether it is there, asked over the network."""
+        return self._patiently(name, lambda: self._filesystem().exists(self._path(name)))
+
+    def open(self, name: str, size: int) -> FileIO:
+        """The fetched file; fetches it first where that is needed. Once open it stays readable, whatever happens."""
+        target = self.folder / name
+        if (file := _opened(target, size)) is not None:
+            return file
+        if size > self.most_bytes:
+            raise UserError(
+                f"{self.name(name)} has {size:,} bytes, the cache may hold {self.most_bytes:,}; "
+                "allow more with --data.cache-bytes"
+            )
+        with locked(self.folder / f"{name.replace('/', '-')}.lock"):
+            while (file := _opened(target, size)) is None:  # others may have fetched it, or need the room already
+                self._make_room(size)
+                if (found := self._fetch(name, target)) != size:
+                    raise OSError(f"{found:,} bytes were fetched instead of {size:,}")
+        return file
+
+    def _fetch(self, name: str, target: Path) -> int:
+        """Puts the file into its place and gives its size."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
+        try:
+            self._patiently(name, lambda: self._filesystem().get_file(self._path(name), str(temporary)))
+            size = temporary.stat().st_size
+            temporary.replace(target)
+            return size
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                raise UserError(
+                    f"no room in {self.folder} for {self.name(name)}; free some, allow less with --data.cache-bytes "
+                    f"(now {self.most_bytes:,}), or choose another folder with --data.cache"
+                ) from error
+            raise
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _make_room(self, size: int) -> None:
+        """Removes the files asked for longest ago, and what killed processes left, until `size` bytes fit in."""
+        with locked(self.folder / "cache.lock"):
+            kept: list[tuple[float, int, Path]] = []
+            for path in self.folder.rglob("*"):
+                with suppress(OSError):
+                    status = path.stat()
+                    if path.suffix == ".npy" or (path.suffix == ".tmp" and time.time() - status.st_mtime > 3600):
+                        kept.append((status.st_mtime, status.st_size, path))
+            total = sum(entry[1] for entry in kept)
+            for _, volume, path in sorted(kept, key=lambda entry: (entry[2].suffix != ".tmp", entry[0])):
+                if total + size <= self.most_bytes and path.suffix != ".tmp":
+                    break
+                path.unlink(missing_ok=True)
+                total -= volume
+
+    def _patiently(self, name: str, ask: Callable[[], T]) -> T:
+        for attempt in range(1, TRIES + 1):
+            try:
+                return ask()
+            except (FileNotFoundError, UserError):
+                raise
+            except Exception as error:  # each storage raises its own
+                if isinstance(error, OSError) and error.errno in NO_ROOM:
+                    raise
+                if attempt == TRIES:
+                    raise UserError(
+                        f"{self.name(name)} cannot be fetched after {TRIES} tries: {error or type(error).__name__}; "
+                        "check the connection and the rights to read it"
+                    ) from error
+                time.sleep(WAIT_SECONDS * 2 ** (attempt - 1))
+        raise AssertionError("the last try raises")
+
+    def _filesystem(self) -> Any:
+        import fsspec
+
+        try:
+            return fsspec.core.url_to_fs(self.where)[0]
+        except (ImportError, ValueError) as error:
+            raise UserError(f"{self.where} cannot be reached: {error}") from None
+
+    def _path(self, name: str) -> str:
+        import fsspec
+
+        return fsspec.core.url_to_fs(self.name(name))[1]
+
+
+def shelf_of(path: str, cache: str, most_bytes: int) -> Shelf:
+    """The shelf that a path or URL names."""
+    return RemoteShelf(path, cache, most_bytes) if is_url(path) else LocalShelf(path)
+
+
+def _opened(path: Path, size: int) -> FileIO | None:
+    """A fetched file that is whole, its age started anew; else None."""
+    try:
+        file = FileIO(path)
+        if os.fstat(file.fileno()).st_size == size:
+            os.utime(path)
+            return file
+        file.close()
+    except OSError:
+        pass
+    return None
