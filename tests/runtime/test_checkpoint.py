@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from processes import child_environment, run_processes
 from safetensors.torch import load_file
 from torch import nn
 
@@ -14,7 +15,6 @@ from repae.runtime.checkpoint import CheckpointStore
 from repae.runtime.ema import EMA, EmaConfig
 from repae.runtime.optimise import AdamWConfig, Optimiser
 from repae.runtime.precision import Precision
-from tests.processes import child_environment, run_processes
 
 META = {"recipe": {"name": "digits", "lr": 1e-4}, "best": float("inf"), "ids": (1, 2)}
 

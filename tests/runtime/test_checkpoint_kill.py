@@ -7,9 +7,9 @@ import time
 
 import pytest
 import torch
+from processes import child_environment
 
 from repae.runtime.checkpoint import CheckpointStore
-from tests.processes import child_environment
 
 SAVE = """
 import os, signal, sys, torch

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from processes import run_processes
 from torch import nn
 
 from repae.config import UserError
@@ -12,7 +13,6 @@ from repae.runtime.optimise import AdamWConfig, Optimiser
 from repae.runtime.precision import Precision
 from repae.runtime.seeds import Share
 from repae.runtime.wrapping import synchronise, unwrap, wrap
-from tests.processes import run_processes
 
 CPU = torch.device("cpu")
 

@@ -26,7 +26,7 @@ def train(**changes: Any) -> dict[str, Any]:
     kl = []
     for number in range(STEPS):
         whole = batch(number)
-        metrics = game(type(whole)(*(share.of(part) for part in whole)), number, share)
+        metrics = game(whole.map(share.of), number, share)
         kl.append(metrics["kl_loss"])
     state = {
         f"{part}.{name}": tensor.clone()
