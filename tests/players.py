@@ -68,7 +68,7 @@ def step(config: TrainSetup, *, precision: str = "fp32", aligned: bool = True, d
         resolution=RESOLUTION,
         image_channels=3,
         num_classes=CLASSES,
-        targets=CachedTargets(tokens()) if aligned else NoTargets(),
+        targets=CachedTargets([table.to(device) for table in tokens()]) if aligned else NoTargets(),
     )
     source = torch.Generator().manual_seed(9)
     with torch.no_grad():

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from players import IMAGES, WHOLE, batch, setup, tokens
+from players import IMAGES, WHOLE, batch, setup
 from players import step as build
 
-from repae.models.teachers.targets import CachedTargets
 from repae.runtime.precision import Precision
 
 pytestmark = pytest.mark.gpu
@@ -18,7 +17,6 @@ def test_a_joint_step_never_waits_for_the_device(precision: str) -> None:
     """Metrics, statistics, clipping, LeCam and averages stay on the device until the logging interval."""
     cuda = torch.device("cuda")
     game = build(setup(), precision=precision, device=cuda)
-    game.models.targets = CachedTargets([table.to(cuda) for table in tokens()])
     images = batch().to(cuda)
     arithmetic = Precision(precision, cuda)
 

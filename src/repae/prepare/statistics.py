@@ -74,6 +74,6 @@ def _encode(vae: Autoencoder, dataset: Dataset, precision: Precision, indices: I
 
 
 def _encoded(
-    vae: Autoencoder, dataset: Dataset, precision: Precision, parts: Iterable[Int64[Tensor, " b"]]
+    vae: Autoencoder, dataset: Dataset, precision: Precision, parts: Iterable[Int64[Tensor, "_"]]
 ) -> Iterator[Latents]:
     return (_encode(vae, dataset, precision, indices) for indices in parts)
