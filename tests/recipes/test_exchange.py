@@ -273,7 +273,7 @@ def test_the_commands_refuse_in_words(imported: Path, tmp_path: Path, refused: C
     assert "--out is missing" in refused("import", file)
     assert "--out is missing" in refused("export", imported)
     assert "not empty" in refused("import", file, "--out", imported)
-    assert "none.pt is not a file" in refused("import", "none.pt", "--out", tmp_path / "a")
+    assert "there is no weights file none.pt" in refused("import", "none.pt", "--out", tmp_path / "a")
     assert "did you mean 'num_heads'" in refused("import", file, "--out", tmp_path / "a", "--num-head", 3)
     assert "format is 'onnx'; allowed: 'diffusers', 'reference'" in refused(
         "export", imported, "--out", tmp_path / "a", "--format", "onnx"

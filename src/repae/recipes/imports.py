@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +15,7 @@ from repae.models.autoencoders import Autoencoder, KLConfig
 from repae.recipes.recipe import Recipe, RuntimeConfig
 from repae.recipes.weights import read_autoencoder
 from repae.runtime.checkpoint import CheckpointStore
+from repae.runtime.digest import sha256_of
 from repae.train.methods import Repa, RepaE, VaeOnly
 from repae.train.setup import DiscriminatorConfig, GeneratorConfig, LatentNormConfig
 
@@ -83,7 +83,7 @@ def import_file(file: Path, settings: ImportSettings) -> tuple[Path, list[str]]:
         "z_dims": list(contents.sizes.z_dims) if contents.sizes else [],
         "imported": {
             "file": file.name,
-            "sha256": _sha256(file),
+            "sha256": sha256_of(file),
             "origin": contents.origin,
             "vae": "given" if given else "own",
             "notes": contents.notes,
@@ -195,11 +195,3 @@ def _sizes(vae: Autoencoder) -> KLConfig:
     if not isinstance(config, KLConfig):
         raise UserError("generators of REPA and SiT belong to KL autoencoders; --vae names one of another kind")
     return config
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        total = hashlib.sha256()
-        while block := stream.read(1 << 22):
-            total.update(block)
-    return total.hexdigest()
