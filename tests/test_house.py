@@ -96,6 +96,38 @@ def test_the_pins_cover_what_the_project_asks_for() -> None:
         assert wanted.specifier.contains(pins[canonicalize_name(wanted.name)]), wanted
 
 
+DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+"""Distributions that are not called as what is imported from them."""
+
+UNSEEN = {"tensorboard"}
+"""Imported by torch on our behalf: ``torch.utils.tensorboard`` does not bring it along."""
+
+
+def _imported(path: Path) -> Iterator[str]:
+    """Distributions from which a file imports something."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            for module in [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]:
+                name = module.partition(".")[0]
+                if name != "repae" and name not in sys.stdlib_module_names:
+                    yield canonicalize_name(DISTRIBUTIONS.get(name, name))
+
+
+def test_what_is_imported_is_declared_and_nothing_else() -> None:
+    """Every import of the package has its dependency, core or extra, and every dependency an import."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    core, extra = (
+        {canonicalize_name(Requirement(line).name) for line in lines}
+        for lines in (
+            project["dependencies"],
+            itertools.chain(*(lines for name, lines in project["optional-dependencies"].items() if name != "dev")),
+        )
+    )
+    used = set(itertools.chain.from_iterable(map(_imported, SOURCES)))
+    assert not used - core - extra, f"imported, not declared: {sorted(used - core - extra)}"
+    assert not (core | extra) - used - UNSEEN, f"declared, not imported: {sorted((core | extra) - used - UNSEEN)}"
+
+
 def test_the_public_names() -> None:
     """What `repae` promises is there, and `repae.train` is both the room and the function, whoever imports first."""
     import repae

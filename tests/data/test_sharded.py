@@ -20,8 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repae.config import UserError
-from repae.data.shard_writer import ShardWriter, begin, finish, missing_shards, read_plan, sha256_of
+from repae.data.shard_writer import ShardWriter, begin, finish, missing_shards, read_plan
 from repae.data.sharded import HEADER_BYTES, FieldSpec, Plan, ShardFolder, read_manifest, shard_file, sidecar_file
+from repae.runtime.digest import sha256_of
 
 DTYPES = ["uint8", "int64", "float32", "float16", "bfloat16"]
 

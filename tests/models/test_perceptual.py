@@ -179,8 +179,8 @@ def test_files_are_whole_or_refused(vgg_file: Path, tmp_path: Path) -> None:
     for given, words in (
         ({"vgg": tmp_path / "thin.pth"}, "0.weight has shape (1, 1, 3, 3) instead of (64, 3, 3, 3)"),
         ({"vgg": tmp_path / "short.pth"}, "missing 28.bias"),
-        ({"vgg": tmp_path / "nothing.pth"}, "VGG16 of LPIPS: there is no file"),
-        ({"vgg": tmp_path / "more.pth"}, "holds more than tensors"),
+        ({"vgg": tmp_path / "nothing.pth"}, "weights of LPIPS's VGG16: there is no weights file"),
+        ({"vgg": tmp_path / "more.pth"}, "is refused, and nothing of it was run"),
         ({"vgg": vgg_file, "linear": tmp_path / "one.pth"}, "missing lin1.model.1.weight"),
     ):
         with pytest.raises(UserError) as caught:

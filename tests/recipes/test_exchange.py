@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from repae.config import UserError
 from repae.flow import Euler
 from repae.models import Denoiser, KLConfig, LatentNorm
 from repae.recipes.exports import ExportSettings, export
-from repae.recipes.imports import ImportSettings, import_file
+from repae.recipes.imports import ImportSettings, _teachers, import_file
 from repae.recipes.load import load
 from repae.recipes.start import check_start, start_denoiser
 from repae.recipes.weights import load_vae, read_autoencoder
@@ -89,6 +90,26 @@ def test_what_was_imported_is_sampled_and_written_back(imported: Path, tmp_path:
     assert main(["export", str(imported), "--format=reference", "--out", str(tmp_path / "back")]) == 0
     files.equal(files.joint(), torch.load(tmp_path / "back" / "0000003.pt", weights_only=False))
     assert json.loads((tmp_path / "back" / "args.json").read_text())["exp_name"] == "golden"
+
+
+def test_teachers_keep_their_places_or_are_only_told_of(imported: Path, tmp_path: Path) -> None:
+    """The reference's names become ours where every width is the published one; else the recipe only tells of them."""
+    recipe = load(imported).recipe
+    assert recipe.teachers == () and "teacher dinov2-vit-b,dinov1-vit-b" in recipe.about
+    notes = (
+        CheckpointStore(imported / "checkpoints").describe(imported / "checkpoints" / "step-0000003").meta["imported"]
+    )
+    assert any("aligned to dinov2-vit-b,dinov1-vit-b" in note for note in notes["notes"])
+    sizes = SimpleNamespace(z_dims=(768, 1280))
+    for named, found in (
+        ("dinov2-vit-b,jepa-vit-h", ["dinov2-b", "ijepa-h"]),
+        ("jepa-vit-h,dinov2-vit-b", []),
+        ("dinov2-vit-b", []),
+        ("dinov2-vit-b,nobody-vit-h", []),
+        (None, []),
+    ):
+        contents: Any = SimpleNamespace(sizes=sizes, settings={"enc_type": named})
+        assert [teacher.name for teacher in _teachers(contents)] == found, named
 
 
 def test_an_import_is_evaluated_on_the_images_that_it_was_given(imported: Path) -> None:
@@ -273,7 +294,7 @@ def test_the_commands_refuse_in_words(imported: Path, tmp_path: Path, refused: C
     assert "--out is missing" in refused("import", file)
     assert "--out is missing" in refused("export", imported)
     assert "not empty" in refused("import", file, "--out", imported)
-    assert "none.pt is not a file" in refused("import", "none.pt", "--out", tmp_path / "a")
+    assert "there is no weights file none.pt" in refused("import", "none.pt", "--out", tmp_path / "a")
     assert "did you mean 'num_heads'" in refused("import", file, "--out", tmp_path / "a", "--num-head", 3)
     assert "format is 'onnx'; allowed: 'diffusers', 'reference'" in refused(
         "export", imported, "--out", tmp_path / "a", "--format", "onnx"

@@ -148,7 +148,7 @@ def test_a_discriminator_that_does_not_fit(files: Path, tmp_path: Path) -> None:
         ({"discriminator.ndf": 16}, 1, "main.0.bias has shape (8,) instead of (16,)"),
         ({}, 3, "main.0.weight has shape (8, 1, 4, 4) instead of (8, 3, 4, 4)"),
         ({"discriminator.weights": str(tmp_path / "act.pt")}, 1, "missing main"),
-        ({"discriminator.weights": "nothing.pt"}, 1, "discriminator.weights: there is no file nothing.pt"),
+        ({"discriminator.weights": "nothing.pt"}, 1, "discriminator.weights: there is no weights file nothing.pt"),
         ({"losses.discriminator_weight": 0}, 1, "no discriminator takes part"),
         ({"discriminator.weights": str(files / "vgg.pth")}, 1, "not exactly the keys of a PatchGAN"),
     ):

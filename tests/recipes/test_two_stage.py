@@ -15,6 +15,7 @@ from repae.cli import COMMANDS, Words, main
 from repae.config import UserError
 from repae.recipes import arms, two_stage
 from repae.recipes.catalogue import compose
+from repae.recipes.exports import ExportSettings
 from repae.recipes.latents import CacheConfig
 from repae.recipes.options import read_options
 from repae.recipes.two_stage import ARMS, JOINT, TwoStageConfig, page
@@ -25,14 +26,21 @@ CONFIG = TwoStageConfig(seeds=2, steps=30, vae_steps=20, jobs=1)
 def test_every_command_is_understood(tmp_path: Path) -> None:
     """All options exist; the frozen arms differ in their autoencoder and its latents only."""
     seen = {}
-    for stage in (two_stage._original, two_stage._joint, two_stage._cache, two_stage._fresh):
+    for stage in (two_stage._original, two_stage._joint, two_stage._export, two_stage._cache, two_stage._fresh):
         for done, commands in stage(tmp_path, CONFIG, 1):
             for command in commands:
                 words = Words.read(command[1:], COMMANDS[command[0]].switches)
                 if command[0] == "train":
                     assert words.take("runs") == str(tmp_path)
                     seen[done.parent.name] = compose(words.only("a recipe"), words.options)
+                elif command[0] == "export":
+                    assert done.parent.name.replace("exported-", "") in ("original-s1", "tuned-s1")
+                    assert words.only("a run") == str(tmp_path / f"{two_stage.VAES[done.parent.name[9:-3]]}-s1")
+                    options = {name: text for name, text in words.options.items() if name != "out"}
+                    assert words.take("out") == str(done.parent)
+                    assert ExportSettings().replace(**read_options(ExportSettings, options)).part == "vae"
                 elif command[0] == "cache":
+                    assert words.only("a source") == str(done.parent).replace("latents-", "exported-")
                     assert [words.take(name) for name in ("out", "runs")] == [str(done.parent), str(tmp_path)]
                     assert read_options(CacheConfig, words.options)
                 else:
@@ -43,7 +51,8 @@ def test_every_command_is_understood(tmp_path: Path) -> None:
         names = {"name": tuned.name, "start": tuned.start, "latents": tuned.latents}
         assert original != tuned and original.replace(**names) == tuned
         assert original.seed == 1 and original.loop.steps == 30
-        assert str(tmp_path / "joint-s1") in tuned.to_yaml() and str(tmp_path / "vae-s1") in original.to_yaml()
+        for which, recipe in (("original", original), ("tuned", tuned)):
+            assert recipe.start.path == str(tmp_path / f"exported-{which}-s1")
     assert seen["repa-tuned-s1"].teachers == seen["joint-s1"].teachers
 
 
@@ -90,7 +99,15 @@ def test_its_own_commands_are_understood(tmp_path: Path) -> None:
     """Those that the page gives for doing one seed by hand."""
     results(tmp_path)
     lines = re.findall(r"^(?: {4})?repae (.*)$", page(tmp_path, CONFIG), flags=re.MULTILINE)
-    assert [line.split()[0] for line in lines] == ["two-stage", "train", "train", "cache", "train", "evaluate"]
+    assert [line.split()[0] for line in lines] == [
+        "two-stage",
+        "train",
+        "train",
+        "export",
+        "cache",
+        "train",
+        "evaluate",
+    ]
     for line in lines:
         command, *rest = shlex.split(line)
         words = Words.read(rest, COMMANDS[command].switches)
@@ -112,7 +129,7 @@ def test_what_is_done_is_not_repeated_and_failures_are_quoted(tmp_path: Path, mo
 
 
 def test_the_order_of_the_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Autoencoders, joint runs, caches, fresh runs; then page and picture, where they were asked for."""
+    """Autoencoders, joint runs, exports, caches, fresh runs; then page and picture, where they were asked for."""
     done: list[str] = []
 
     def recorded(mark: Path, *commands: list[str]) -> None:
@@ -128,6 +145,7 @@ def test_the_order_of_the_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert main(["two-stage", *options, "--runs", str(tmp_path), "--out", str(tmp_path / "docs")]) == 0
     kinds = [name.rpartition("-s")[0] for name in done]
     assert kinds[:4] == ["vae", "vae", "joint", "joint"]
-    assert kinds[4:8] == ["latents-original", "latents-tuned"] * 2 and len(kinds) == 16
+    assert kinds[4:8] == ["exported-original", "exported-tuned"] * 2
+    assert kinds[8:12] == ["latents-original", "latents-tuned"] * 2 and len(kinds) == 20
     assert (tmp_path / "docs" / "two-stage.md").read_text() == page(home, CONFIG)
     assert (tmp_path / "docs" / "two-stage.png").is_file()

@@ -136,7 +136,7 @@ def _read(dataset: Dataset, jobs: Iterable[Job], pin_memory: bool) -> Iterator[B
 
 
 def _read_ahead(dataset: Dataset, jobs: Iterable[Job], workers: int, pin_memory: bool) -> Iterator[Batch]:
-    results = DataLoader(
+    reader = DataLoader(
         _Reader(dataset),
         batch_size=None,
         sampler=jobs,  # type: ignore[arg-type]
@@ -146,19 +146,24 @@ def _read_ahead(dataset: Dataset, jobs: Iterable[Job], workers: int, pin_memory:
         worker_init_fn=_leave_signals_to_the_parent,
         generator=torch.Generator(),  # a worker's seed is not used, and torch's own generator must not move for it
     )
-    batches = _unpack(dataset, iter(results))
+    batches = _unpack(dataset, reader)
     # Python ends its children by SIGTERM, which these ignore. Registered last, this comes before.
     atexit.register(_close, weakref.ref(batches))
     return batches
 
 
-def _unpack(dataset: Dataset, results: Iterator[Result]) -> Generator[Batch, None, None]:
-    for batch, broken, error in results:
-        dataset.note_broken(broken)
-        if error is not None:
-            raise UserError(error)
-        assert batch is not None
-        yield batch
+def _unpack(dataset: Dataset, reader: Iterable[Result]) -> Generator[Batch, None, None]:
+    results = iter(reader)
+    try:
+        for batch, broken, error in results:
+            dataset.note_broken(broken)
+            if error is not None:
+                raise UserError(error)
+            assert batch is not None
+            yield batch
+    finally:
+        # The workers end with their iterator. Whoever keeps an error keeps this frame: it must not keep the iterator.
+        del results
 
 
 class _Jobs:

@@ -33,11 +33,10 @@ from repae.data.sharded import (
     sidecar_file,
 )
 from repae.data.source import readable
+from repae.runtime.digest import sha256_of
 
 TEMPORARY = ".tmp-"
 """How the names of unfinished files begin. Nothing whose name begins with a dot is ever read."""
-
-READ_BYTES = 2**20
 
 
 class ShardWriter:
@@ -166,15 +165,6 @@ class _FieldFile:
         with suppress(OSError):  # closing writes what is buffered, and a full disk refuses that too
             self._file.close()
         self._temporary.unlink(missing_ok=True)
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, as ``sha256sum`` prints it."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while data := file.read(READ_BYTES):
-            digest.update(data)
-    return digest.hexdigest()
 
 
 def begin(folder: Path, plan: Plan, scratch: Path | None = None) -> Plan:

@@ -18,6 +18,7 @@ from repae.evaluate.classifier import Classifier
 from repae.evaluate.images import ImageSet
 from repae.models.teachers.embedded import EmbeddedTeacher
 from repae.models.teachers.timm import TimmTeacher
+from repae.runtime.digest import weights_digest
 
 POOL = "pool"
 """The part that every extractor has: one vector per image, in which sets are compared."""
@@ -48,7 +49,8 @@ class FeatureExtractor(ABC):
     @cached_property
     def digest(self) -> str:
         """24 hexadecimal digits that change with the weights and with what is done to an image first."""
-        return weights_digest(self.network, self.about())
+        facts = json.dumps([self.about(), weights_digest(self.network)], sort_keys=True)
+        return hashlib.sha256(facts.encode()).hexdigest()[:24]
 
     @abstractmethod
     def __call__(self, images: UInt8[Tensor, "b c h w"]) -> dict[str, Float[Tensor, "b _"]]:
@@ -122,12 +124,3 @@ class ClassifierFeatures(FeatureExtractor):
     def about(self) -> dict[str, Any]:
         """Its kind."""
         return {"kind": self.name}
-
-
-def weights_digest(module: nn.Module, facts: Mapping[str, Any]) -> str:
-    """24 hexadecimal digits of every weight and statistic of a network, by name, and of `facts`."""
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()[:24]

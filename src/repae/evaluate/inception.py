@@ -10,9 +10,7 @@ The resize to 299 px is TensorFlow 1's, the weights are those of `inception-2015
 
 from __future__ import annotations
 
-import hashlib
 import io
-import pickle
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -24,6 +22,8 @@ from torch import Tensor
 
 from repae.config import UserError
 from repae.evaluate.features import POOL, FeatureExtractor
+from repae.models.weight_files import read_weights
+from repae.runtime.digest import sha256_of
 
 SPATIAL, LOGITS = "spatial", "logits"
 SPATIAL_CHANNELS = 7
@@ -98,15 +98,12 @@ def cached_weights() -> Path | None:
 def _check(path: Path) -> bool:
     """Whether the file is the published one; refuses what is no file of tensors before torch-fidelity unpickles it."""
     try:
-        data = path.read_bytes()
-        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"there is no weights file {path}. {_WANTED}") from None
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as weights ({type(error).__name__}). {_WANTED}") from None
-    if not isinstance(state, dict) or "fc.weight" not in state:
+        state = read_weights(path, "Inception")
+    except UserError as error:
+        raise UserError(f"{error}. {_WANTED}") from None
+    if "fc.weight" not in state:
         raise UserError(f"{path} does not hold torch-fidelity's Inception. {_WANTED}")
-    return hashlib.sha256(data).hexdigest().startswith(WEIGHTS_SHA256)
+    return sha256_of(path).startswith(WEIGHTS_SHA256)
 
 
 _WANTED = (

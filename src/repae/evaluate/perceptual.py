@@ -1,11 +1,10 @@
-"""LPIPS of reconstructions (Zhang et al., arXiv 1801.03924), by the authors' own package."""
+"""LPIPS of reconstructions (Zhang et al., arXiv 1801.03924): on VGG16 the very network of the training's loss."""
 
 from __future__ import annotations
 
-import hashlib
-import io
-import pickle
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -14,10 +13,14 @@ from jaxtyping import UInt8
 from torch import Tensor, nn
 
 from repae.config import Config, UserError
+from repae.losses.perceptual import Perceptual, lpips
+from repae.models.perceptual import Lpips as Vgg
 from repae.models.pixels import to_symmetric
+from repae.models.weight_files import fit, read_weights
+from repae.runtime.digest import weights_digest
 
 FILES = {"vgg": "vgg16-397923af.pth", "alex": "alexnet-owt-7be5be79.pth"}
-"""torchvision's ImageNet weights of each backbone; the package brings the linear layers along."""
+"""torchvision's ImageNet weights of each backbone; the package lpips brings the linear layers along."""
 
 CHUNK = 32
 
@@ -26,7 +29,7 @@ class LpipsConfig(Config):
     """Which LPIPS.
 
     Attributes:
-        net: the backbone: ``vgg``, as autoencoders are judged, or ``alex``, the package's default.
+        net: the backbone: ``vgg``, as autoencoders are judged, or ``alex``, the authors' default.
         weights: torchvision's file of the backbone; none looks into torch's cache of downloads.
     """
 
@@ -46,27 +49,22 @@ class LpipsConfig(Config):
         Raises:
             UserError: no such file, or one of another network.
         """
-        wanted = (
-            f"Wanted: torchvision's ImageNet weights {FILES[self.net]} (the linear layers come with the package); "
-            "fetch it elsewhere and give its path as --lpips.weights, or put it into checkpoints/ of torch's hub folder"
-        )
         try:
-            data = self.path.read_bytes()
-            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        except FileNotFoundError:
-            raise UserError(f"LPIPS needs a backbone and there is no file {self.path}. {wanted}") from None
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
-            raise UserError(f"{self.path} cannot be read as weights ({type(error).__name__}). {wanted}") from None
-        network = _network(self.net)
-        if not isinstance(state, dict) or not _fill(network, state):
-            raise UserError(f"{self.path} does not hold the backbone {self.net!r} of LPIPS. {wanted}")
-        return Lpips(network.to(device).eval().requires_grad_(False), self.net, hashlib.sha256(data).hexdigest()[:24])
+            network, distance = _BACKBONES[self.net](self.path)
+        except UserError as error:
+            raise UserError(
+                f"{error}. Wanted: torchvision's ImageNet weights {FILES[self.net]} (the linear layers come with the "
+                "package lpips); fetch it elsewhere and give its path as --lpips.weights, or put it into checkpoints/ "
+                "of torch's hub folder"
+            ) from None
+        return Lpips(network.to(device), distance, self.net, weights_digest(network)[:24])
 
 
 class Lpips(NamedTuple):
-    """LPIPS v0.1 with calibrated linear layers."""
+    """LPIPS v0.1 with calibrated linear layers. `distance` is the mean over images in [-1, 1]."""
 
     network: nn.Module
+    distance: Perceptual
     net: str
     digest: str
 
@@ -75,30 +73,33 @@ class Lpips(NamedTuple):
         """Mean LPIPS of pairs of images; 0 is equal. Grey images are repeated to three channels."""
         assert real.shape == reconstructed.shape and len(real) > 0, (real.shape, reconstructed.shape)
         device, total = next(self.network.parameters()).device, 0.0
-        for pair in zip(real.split(CHUNK), reconstructed.split(CHUNK), strict=True):
-            a, b = (to_symmetric(images.to(device)).expand(-1, 3, -1, -1) for images in pair)
-            total += float(self.network(a, b).double().sum())
+        for pair in zip(reconstructed.split(CHUNK), real.split(CHUNK), strict=True):
+            ours, theirs = (to_symmetric(images.to(device)).expand(-1, 3, -1, -1) for images in pair)
+            total += float(self.distance(ours, theirs)) * len(ours)
         return total / len(real)
 
     def facts(self) -> dict[str, Any]:
         """What it is, for a protocol."""
-        return {"package": "lpips 0.1", "backbone": self.net, "sha256": self.digest}
+        return {"version": "0.1", "backbone": self.net, "sha256": self.digest}
 
 
-def _network(net: str) -> nn.Module:
-    import lpips
+def _vgg(path: Path) -> tuple[nn.Module, Perceptual]:
+    network = Vgg(path)
+    return network, partial(lpips, network, tuple(network.linear))
+
+
+def _alex(path: Path) -> tuple[nn.Module, Perceptual]:
+    """AlexNet and its linear layers, from the authors' package."""
+    from lpips import LPIPS
 
     with warnings.catch_warnings():  # torchvision's, about the arguments that lpips gives it
         warnings.simplefilter("ignore")
-        return lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
+        network = LPIPS(net="alex", pnet_rand=True, verbose=False).eval().requires_grad_(False)
+    # The package's layers are named slice2.3 where torchvision's are features.3.
+    names = {f"features.{name.partition('.')[2]}": name for name in network.net.state_dict()}
+    state = {names.get(name, name): x for name, x in read_weights(path, "AlexNet").items() if name[:9] == "features."}
+    fit(network.net, state, f"{path} does not hold the weights of AlexNet", "give the right file")
+    return network, lambda ours, real: network(ours, real).mean()
 
 
-def _fill(network: nn.Module, state: dict[str, Any]) -> bool:
-    """Puts torchvision's `features.N` into the slices that hold layer N; whether every one was there and fitted."""
-    trunk: Any = network.net
-    own = trunk.state_dict()
-    found = {name: state.get(f"features.{name.partition('.')[2]}") for name in own}
-    if any(getattr(tensor, "shape", None) != own[name].shape for name, tensor in found.items()):
-        return False
-    trunk.load_state_dict(found)
-    return True
+_BACKBONES: dict[str, Callable[[Path], tuple[nn.Module, Perceptual]]] = {"vgg": _vgg, "alex": _alex}

@@ -25,13 +25,12 @@ from repae.evaluate.protocol import versions
 from repae.evaluate.reconstruction import fixed_pattern, psnr, ssim
 from repae.evaluate.reference import Reference
 from repae.evaluate.settings import EvaluationConfig
-from repae.flow import Guidance, LinearPath
+from repae.flow import UNGUIDED, Guidance, LinearPath
 from repae.flow import Path as FlowPath
 from repae.prepare.statistics import evenly_spaced
 from repae.runtime.precision import Precision
 from repae.sample import Source, generate, labels_like
 
-UNGUIDED = Guidance(scale=1.0, low=0.0, high=1.0)
 LABEL_RULE = "class shares of the data set, in ascending order"
 
 LATENT_IMAGES = 2_000

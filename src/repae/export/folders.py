@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from repae.config import UserError, write_atomic
@@ -31,6 +30,7 @@ from repae.models.bundle import Bundle
 from repae.models.denoiser import Denoiser
 from repae.models.latent_norm import LatentNorm
 from repae.models.sit import SiTConfig
+from repae.models.weight_files import read_file
 
 WEIGHTS, INDEX = "diffusion_pytorch_model.safetensors", "model_index.json"
 _ATTENDING = ("AttnDownEncoderBlock2D", "AttnUpDecoderBlock2D")
@@ -148,7 +148,7 @@ def read_pipeline(folder: Path) -> tuple[Bundle, dict[str, Any]]:
         qk_norm=config["qk_norm"],
     )
     denoiser = Denoiser(sit, [], 1, 1)
-    state = read_state(folder / "transformer" / WEIGHTS)
+    state = read_file(folder / "transformer" / WEIGHTS)
     _load(denoiser, {f"sit.{name}": value for name, value in state.items()}, folder / "transformer")
     return Bundle("export", denoiser, vae, norm), index
 
@@ -160,7 +160,7 @@ def read_vae(folder: Path) -> tuple[Autoencoder, LatentNorm | None]:
         UserError: an autoencoder of another kind, or weights that do not fit.
     """
     config = read_json(folder / "config.json")
-    state = read_state(folder / WEIGHTS)
+    state = read_file(folder / WEIGHTS)
     kind = config.get("_class_name")
     if kind == "TinyAutoencoder":
         sizes = TinyConfig(latent_channels=config["latent_channels"], base_channels=config["base_channels"])
@@ -203,17 +203,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise UserError(f"{path} holds no JSON object")
     return data
-
-
-def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a ``.safetensors`` file.
-
-    Raises:
-        UserError: there is no such file.
-    """
-    if not path.is_file():
-        raise UserError(f"{path} is missing")
-    return load_file(path)
 
 
 def _write_transformer(folder: Path, bundle: Bundle) -> None:

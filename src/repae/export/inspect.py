@@ -12,9 +12,9 @@ from torch import Tensor
 
 from repae.config import UserError
 from repae.export.digest import digest, parameters
-from repae.export.folders import INDEX, WEIGHTS, read_json, read_state
+from repae.export.folders import INDEX, WEIGHTS, read_json
 from repae.export.reference import Contents, Origin, read_reference
-from repae.export.unpickle import is_state, read_weights
+from repae.models.weight_files import is_state, read_file
 from repae.runtime.checkpoint import CheckpointStore
 from repae.train.state import BUNDLES
 
@@ -107,7 +107,7 @@ def _pipeline(folder: Path) -> Inspection:
     found = Inspection(f"diffusers pipeline {name if isinstance(name, str) else name[-1] if name else '?'}")
     configs = {part: read_json(folder / part / "config.json") for part in ("transformer", "vae")
                if (folder / part / WEIGHTS).is_file()}  # fmt: skip
-    states = {part: read_state(folder / part / WEIGHTS) for part in configs}
+    states = {part: read_file(folder / part / WEIGHTS) for part in configs}
     found.parts = _parts(states)
     if (folder / "repae.json").is_file():
         origin = read_json(folder / "repae.json")
@@ -128,7 +128,7 @@ def _pipeline(folder: Path) -> Inspection:
 def _model(folder: Path) -> Inspection:
     config = read_json(folder / "config.json")
     found = Inspection(
-        f"diffusers model {config.get('_class_name')}", parts=_parts({"weights": read_state(folder / WEIGHTS)})
+        f"diffusers model {config.get('_class_name')}", parts=_parts({"weights": read_file(folder / WEIGHTS)})
     )
     _describe_config(found, config)
     return found
@@ -138,7 +138,7 @@ def _file(file: Path, num_heads: int | None, origin: Origin | None) -> Inspectio
     try:
         contents = read_reference(file, num_heads=num_heads, origin=origin)
     except UserError as error:
-        held = read_weights(file)
+        held = read_file(file)
         states = {name: value for name, value in held.items() if is_state(value)}
         tensors = {name: value for name, value in held.items() if isinstance(value, Tensor)}
         return Inspection(

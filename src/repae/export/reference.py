@@ -26,7 +26,6 @@ from torch import Tensor
 from repae.config import UserError
 from repae.export.original_sit import to_our_time, without_sigma
 from repae.export.sizes import GeneratorSizes, discriminator_sizes, generator_sizes
-from repae.export.unpickle import is_state, read_weights
 from repae.models.autoencoders import KLConfig
 from repae.models.discriminator import PatchGANConfig
 from repae.models.latent_norm import LatentNorm
@@ -39,6 +38,7 @@ from repae.models.reference_keys import (
     vae_from_reference,
     vae_to_reference,
 )
+from repae.models.weight_files import is_state, read_file
 
 State = dict[str, Any]
 Origin = Literal["REPA-E", "REPA", "SiT"]
@@ -95,7 +95,7 @@ def read_reference(
     Raises:
         UserError: refused, of no known layout, or with keys missing or unknown.
     """
-    held = read_weights(file)
+    held = read_file(file)
     if is_state(held.get("state_dict")):
         held = dict(held["state_dict"])
     if any(is_state(held.get(name)) for name in _TRAINED):
@@ -217,7 +217,7 @@ def _autoencoder(held: State, file: Path, statistics: Path | None) -> Contents:
         contents.extra["statistics"] = read
     judge = file.with_name(f"{file.stem}{DISCRIMINATOR}{file.suffix}")
     if judge.is_file():
-        state = read_weights(judge)
+        state = read_file(judge)
         contents.discriminator = discriminator_sizes(state)
         contents.parts["discriminator"] = discriminator_from_reference(state)
     names = [place.name if place is not None and place.is_file() else "none" for place in (chosen, judge)]
@@ -231,7 +231,7 @@ def read_statistics(file: Path) -> dict[str, Tensor]:
     Raises:
         UserError: there are none.
     """
-    held = read_weights(file)
+    held = read_file(file)
     if not is_state(held) or held.keys() != {"latents_scale", "latents_bias"}:
         raise UserError(f"{file} holds no latent statistics: latents_scale and latents_bias are wanted")
     return held

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from repae.config import UserError
-from repae.models.weight_files import check_coverage, read_weights
+from repae.models.weight_files import check_coverage, fit, read_weights
 
 VGG_NAME = "vgg16.tv_in1k"
 CONVNEXT_NAME = "convnext_small.fb_in1k"
@@ -25,6 +25,7 @@ CONVNEXT_NAME = "convnext_small.fb_in1k"
 _WIDTHS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 _CONVNEXT_SIDE = 224
+_REMEDY = "give the right file"
 
 
 class Judge(nn.Module):
@@ -95,19 +96,18 @@ class Lpips(Judge):
         return [*maps, x]
 
     def _load_vgg(self, path: Path | None) -> None:
-        what = "VGG16 of LPIPS"
+        what = "weights of LPIPS's VGG16"
         state = _from_hub(VGG_NAME, "perceptual.vgg") if path is None else read_weights(path, what)
         prefix = "features."
         state = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-        check_coverage(self.layers.state_dict(), state, path or Path(VGG_NAME), what)
-        self.layers.load_state_dict(state)
+        fit(self.layers, state, f"{what}: {path or VGG_NAME} does not hold them", _REMEDY)
 
     def _load_linear(self, path: Path) -> None:
-        what = "linear layers of LPIPS"
+        what = "LPIPS's linear layers"
         names = [f"lin{layer}.model.1.weight" for layer in range(len(self.linear))]
         own = {name: weights[None, :, None, None] for name, weights in zip(names, self.linear)}
         state = read_weights(path, what)
-        check_coverage(own, state, path, what)
+        check_coverage(own, state, f"{what}: {path} does not hold them", _REMEDY)
         self.linear.load_state_dict({str(layer): state[name].flatten() for layer, name in enumerate(names)})
 
 
@@ -139,8 +139,7 @@ class ConvNextLogits(Judge):
         self.register_buffer("std", torch.tensor(facts["std"]).view(-1, 1, 1), persistent=False)
         if load:
             state = _from_hub(name, "perceptual.convnext") if weights is None else read_weights(weights, name)
-            check_coverage(self.network.state_dict(), state, weights or Path(name), name)
-            self.network.load_state_dict(state)
+            fit(self.network, state, f"{name}: {weights or 'the hub'} does not hold its weights", _REMEDY)
         self.requires_grad_(False).eval()
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b classes"]:

@@ -1,64 +1,128 @@
-"""Weights of networks from files, whole or not at all."""
+"""Files of weights, read without running anybody's code, and given to networks whole or not at all."""
 
 from __future__ import annotations
 
+import argparse
 import pickle
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from repae.config import UserError
+
+_FOREIGN = re.compile(r"GLOBAL (\S+)")
+"""How torch's restricted unpickler names what it refuses to look up."""
 
 _WRAPPINGS = ("state_dict", "model")
 _SHOWN_KEYS = 4
 
 
-def read_weights(path: Path, what: str) -> dict[str, Tensor]:
-    """The named tensors in a safetensors file, or in a ``.pt`` or ``.pth`` that holds nothing but tensors.
+def read_file(file: Path) -> dict[str, Any]:
+    """What a ``.safetensors`` file or a file of ``torch.save`` holds, zip and legacy format alike, on the CPU.
+
+    A pickle can name any function of any package and call it. Here nothing but tensors, containers, plain values and an
+    ``argparse.Namespace`` is ever built: torch's own restricted unpickler refuses all other names before it looks them
+    up, and so before anything runs.
 
     Raises:
-        UserError: no such file, or none of that kind; ``what`` says whose weights they should have been.
+        UserError: no such file, damaged, refused, or not a mapping.
+    """
+    check_there(file)
+    try:
+        if file.suffix == ".safetensors":
+            return dict(load_file(file))
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            held = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(_refusal(file, str(error))) from None
+    except (
+        SafetensorError,
+        OSError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        TypeError,
+    ) as error:
+        words = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{file} cannot be read as weights: {words[:200]}; is it complete?") from None
+    if not isinstance(held, Mapping):
+        raise UserError(f"{file} holds a {type(held).__name__}, not weights by name")
+    return dict(held)
+
+
+def read_weights(file: Path, what: str, wrappings: Sequence[str] = _WRAPPINGS) -> dict[str, Tensor]:
+    """The state dict of one network in a file, out of the ``wrappings`` that training scripts put around it.
+
+    Raises:
+        UserError: as `read_file`, or no state dict; ``what`` says whose weights they should have been.
     """
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{what}: there is no file {path}; put it there or say where it is") from None
-    except pickle.UnpicklingError:
-        raise UserError(
-            f"{what}: {path} holds more than tensors, or is no weights file; if you trust it, convert it to safetensors"
-        ) from None
-    except (OSError, SafetensorError, RuntimeError, EOFError) as error:
-        raise UserError(f"{what}: {path} cannot be read: {str(error).splitlines()[0]}") from None
-    for wrapping in _WRAPPINGS:
-        if isinstance(state, dict) and isinstance(state.get(wrapping), dict):
-            state = state[wrapping]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{what}: {path} does not hold the named tensors of a network; give its weights file")
+        state = read_file(file)
+    except UserError as error:
+        raise UserError(f"{what}: {error}") from None
+    for wrapping in wrappings:
+        if isinstance(state.get(wrapping), Mapping):
+            state = dict(state[wrapping])
+    if not is_state(state):
+        raise UserError(f"{what}: {file} does not hold the named tensors of one network; give its weights file")
     return state
 
 
-def check_coverage(own: Mapping[str, Tensor], given: Mapping[str, Tensor], path: Path, what: str) -> None:
+def check_there(file: Path) -> None:
+    """Refuses a file that is not there, before a second goes into the network that it is for.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not file.is_file():
+        raise UserError(f"there is no weights file {file}; put it there, or say where it is")
+
+
+def is_state(value: object) -> bool:
+    """Whether this is a state dict: tensors by name, at least one, and nothing else."""
+    return isinstance(value, Mapping) and len(value) > 0 and all(isinstance(item, Tensor) for item in value.values())
+
+
+def check_coverage(own: Mapping[str, Tensor], given: Mapping[str, Tensor], complaint: str, remedy: str) -> None:
     """Refuses weights that lack a key, have one too many, or another shape.
 
     Raises:
-        UserError: naming some of each.
+        UserError: ``complaint``, some of what differs, ``remedy``.
     """
-    wrong = [f"missing {name}" for name in own.keys() - given.keys()]
-    wrong += [f"unexpected {name}" for name in given.keys() - own.keys()]
+    wrong = [f"missing {name}" for name in sorted(own.keys() - given.keys())]
+    wrong += [f"unexpected {name}" for name in sorted(given.keys() - own.keys())]
     wrong += [
         f"{name} has shape {tuple(given[name].shape)} instead of {tuple(own[name].shape)}"
-        for name in own.keys() & given.keys()
+        for name in sorted(own.keys() & given.keys())
         if own[name].shape != given[name].shape
     ]
     if wrong:
         more = f"; and {len(wrong) - _SHOWN_KEYS} more" if len(wrong) > _SHOWN_KEYS else ""
-        raise UserError(
-            f"{what}: {path} does not hold them: {'; '.join(sorted(wrong)[:_SHOWN_KEYS])}{more}; give the right file"
-        )
+        raise UserError(f"{complaint}: {'; '.join(wrong[:_SHOWN_KEYS])}{more}; {remedy}")
+
+
+def fit(module: nn.Module, state: Mapping[str, Tensor], complaint: str, remedy: str) -> None:
+    """Loads ``state`` where every name and shape fits.
+
+    Raises:
+        UserError: as `check_coverage`.
+    """
+    check_coverage(module.state_dict(), state, complaint, remedy)
+    module.load_state_dict(dict(state))
+
+
+def _refusal(file: Path, words: str) -> str:
+    foreign = _FOREIGN.search(words)
+    asked = f"it asks for {foreign[1]!r}" if foreign else "it holds more than tensors, containers and a Namespace"
+    return (
+        f"{file} is refused, and nothing of it was run: {asked}, which could run anything. If you trust whoever made "
+        "it, let them save the state dicts alone, as .safetensors"
+    )

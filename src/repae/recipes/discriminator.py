@@ -36,7 +36,7 @@ def discriminator_weights(recipe: Recipe, image_channels: int) -> dict[str, Tens
     state = discriminator_from_reference(_read(path))
     with torch.device("meta"):
         own = PatchGAN(config.patch_gan(image_channels)).state_dict()
-    check_coverage(own, state, path, WHAT)
+    check_coverage(own, state, f"{WHAT}: {path} does not hold them", "give the right file")
     return state
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -13,9 +12,11 @@ from repae.config import Config, UserError, write_atomic
 from repae.data import DigitsConfig, FolderConfig
 from repae.export.reference import Contents, read_reference
 from repae.models.autoencoders import Autoencoder, KLConfig
-from repae.recipes.recipe import Recipe, RuntimeConfig
+from repae.models.teachers.catalogue import CATALOGUE, short_name
+from repae.recipes.recipe import Recipe, RuntimeConfig, TimmTeacher
 from repae.recipes.weights import read_autoencoder
 from repae.runtime.checkpoint import CheckpointStore
+from repae.runtime.digest import sha256_of
 from repae.train.methods import Repa, RepaE, VaeOnly
 from repae.train.setup import DiscriminatorConfig, GeneratorConfig, LatentNormConfig
 
@@ -83,7 +84,7 @@ def import_file(file: Path, settings: ImportSettings) -> tuple[Path, list[str]]:
         "z_dims": list(contents.sizes.z_dims) if contents.sizes else [],
         "imported": {
             "file": file.name,
-            "sha256": _sha256(file),
+            "sha256": sha256_of(file),
             "origin": contents.origin,
             "vae": "given" if given else "own",
             "notes": contents.notes,
@@ -139,11 +140,17 @@ def _recipe(contents: Contents, name: str, file: Path, settings: ImportSettings)
                 f"{vae.latent_channels}; they do not belong together"
             )
     folder = FolderConfig(path=settings.data or "data/imagenet/train", resolution=resolution)
-    teacher = f", teacher {args['enc_type']}" if sizes is not None and sizes.z_dims and args.get("enc_type") else ""
+    teachers = _teachers(contents)
+    named = str(args.get("enc_type") or "") if sizes is not None and sizes.z_dims and not teachers else ""
+    if named:
+        contents.notes.append(
+            f"it was aligned to {named}, which are not all teachers of `repae teachers` with these widths: the recipe "
+            "names none of them, for a projector belongs to a teacher by its place"
+        )
     source = f"the layout of {contents.origin}" if contents.origin else "the reference's autoencoder"
     fields: dict[str, Any] = {
         "name": re.sub(r"[^A-Za-z0-9._-]+|^[^A-Za-z0-9]+", "-", name).lstrip("-._") or "imported",
-        "about": f"Imported from {file.name} ({source}{teacher}).",
+        "about": f"Imported from {file.name} ({source}{f', teacher {named}' if named else ''}).",
         "method": _method(contents),
         "vae": vae,
         "discriminator": _discriminator(contents),
@@ -159,9 +166,18 @@ def _recipe(contents: Contents, name: str, file: Path, settings: ImportSettings)
             "sit": GeneratorConfig(**kept, encoder_depth=sizes.encoder_depth, projector_dim=sizes.projector_dim),
             "path": {"kind": contents.path},
             "num_classes": sizes.sit.num_classes,
+            "teachers": teachers,
             "latent_norm": LatentNormConfig(momentum=float(args.get("bn_momentum") or 0.1)),
         }
     return Recipe(**fields), resolution
+
+
+def _teachers(contents: Contents) -> tuple[TimmTeacher, ...]:
+    """The teachers that the reference calls ``enc_type``, in the order of the projectors; none unless all are known."""
+    widths = contents.sizes.z_dims if contents.sizes is not None else ()
+    names = [short_name(name) for name in str(contents.settings.get("enc_type") or "").split(",")]
+    known = [CATALOGUE[name].dim for name in names if name in CATALOGUE]
+    return tuple(TimmTeacher(name=name) for name in names) if widths and known == list(widths) else ()
 
 
 def _method(contents: Contents) -> RepaE | Repa | VaeOnly:
@@ -195,11 +211,3 @@ def _sizes(vae: Autoencoder) -> KLConfig:
     if not isinstance(config, KLConfig):
         raise UserError("generators of REPA and SiT belong to KL autoencoders; --vae names one of another kind")
     return config
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        total = hashlib.sha256()
-        while block := stream.read(1 << 22):
-            total.update(block)
-    return total.hexdigest()

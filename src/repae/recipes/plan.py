@@ -5,28 +5,22 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from repae.config import UserError
-from repae.models.autoencoders import DiffusersConfig
-from repae.models.autoencoders.diffusers import WEIGHTS_FILE
 from repae.models.discriminator import PatchGAN
 from repae.models.teachers.base import Teacher
-from repae.models.teachers.catalogue import Entry, entry_of
 from repae.models.teachers.embedded import EmbeddedTeacher as EmbeddedNetwork
 from repae.models.teachers.embedded import EmbeddedTeacherConfig
 from repae.models.teachers.targets import NoTargets, OnlineTargets, Targets
 from repae.models.teachers.timm import TimmTeacher as TimmNetwork
 from repae.recipes.footprint import Players, activations
-from repae.recipes.perceptual import perceptual_files
-from repae.recipes.recipe import EmbeddedTeacher, FromPublished, FromRun, FromWeights, Recipe, TimmTeacher
-from repae.runtime.device import pick_device
+from repae.recipes.missing import missing, missing_latents
+from repae.recipes.recipe import EmbeddedTeacher, Recipe, TimmTeacher
 from repae.train.build import build_discriminator, build_models, build_vae
 from repae.train.methods import Repa, VaeOnly
-from repae.train.setup import Vae
 
 ASSUMED_CLASSES = 10
 
@@ -137,13 +131,6 @@ def plan(recipe: Recipe) -> Plan:
     vae, denoiser = players.vae, players.denoiser
     side = images.resolution // vae.factor
     volume = activations(recipe, players, teachers, images.resolution)
-    missing = [
-        *recipe.data.missing(),
-        *_missing_latents(recipe),
-        *_missing_teachers(recipe),
-        *_missing_weights(recipe),
-        *_missing_device(recipe),
-    ]
     return Plan(
         recipe=recipe,
         images=images,
@@ -155,7 +142,7 @@ def plan(recipe: Recipe) -> Plan:
         ),
         parts=_parts(recipe, players, teachers),
         activations=volume,
-        missing=tuple(missing),
+        missing=tuple(missing(recipe)),
     )
 
 
@@ -219,7 +206,7 @@ def _images(recipe: Recipe) -> Images:
             f"num_classes is {recipe.num_classes}, the data has {dataset.num_classes} classes; "
             "leave num_classes out to take the data's, or point data.path at the right folder"
         )
-    if recipe.latents is not None and not any(_missing_latents(recipe)):
+    if recipe.latents is not None and not any(missing_latents(recipe)):
         recipe.latents.open(dataset)
     note = f"{recipe.data.where}, {len(dataset):,} images of {dataset.resolution} px, {dataset.num_classes} classes"
     return Images(dataset.resolution, dataset.channels, dataset.num_classes, len(dataset), note)
@@ -230,105 +217,6 @@ def _described(recipe: Recipe) -> Images:
     assumed = "" if recipe.num_classes else ", a number only assumed here"
     note = f"{data.where}, {data.resolution} px, {classes} classes{assumed}"
     return Images(data.resolution, data.channels, classes, None, note)
-
-
-# What is missing, and what to do about it
-
-
-def _missing_latents(recipe: Recipe) -> Iterator[str]:
-    if recipe.latents is not None and not Path(recipe.latents.path).expanduser().exists():
-        path = recipe.latents.path
-        yield (
-            f"latents: there is nothing at {path}; make them with `repae cache VAE --data DATA --out {path}`, say "
-            "where they are with --latents.path PATH, or train from the images: --latents none"
-        )
-
-
-def _missing_teachers(recipe: Recipe) -> Iterator[str]:
-    for position, config in enumerate(recipe.teachers):
-        option = f"--teachers.{position}"
-        if isinstance(config, EmbeddedTeacher):
-            if config.folder is not None and not Path(config.folder).is_dir():
-                yield f"teacher: there is no folder {config.folder}; leave {option}.folder out to train one"
-        elif config.weights is not None and not Path(config.weights).is_file():
-            yield f"teacher {config.name}: there is no file {config.weights}; give {option}.weights FILE"
-        elif config.weights is None:
-            yield from _missing_teacher(entry_of(config.name), option)
-
-
-def _missing_teacher(entry: Entry, option: str) -> Iterator[str]:
-    """What to do about the weights of a teacher that are not on this machine."""
-    if not entry.downloads:
-        yield (
-            f"teacher {entry.name}: its weights are not on the hub; fetch {entry.where} and give {option}.weights FILE"
-        )
-    elif not _is_here(entry.model):
-        where = f" ({entry.where})" if entry.where else ""
-        asks = f"; its authors' files are gated: {entry.terms}" if entry.gated else ""
-        yield (
-            f"teacher {entry.name}: its weights are not here yet and are fetched when the run starts; without a "
-            f"connection, fetch its model.safetensors or .pth elsewhere{where} and give {option}.weights FILE{asks}"
-        )
-
-
-def _is_here(model: str) -> bool:
-    """Whether the weights of a timm model lie in the hub's cache, or in torch's where they come from the authors."""
-    from huggingface_hub import try_to_load_from_cache
-    from timm.models import get_pretrained_cfg
-
-    known = get_pretrained_cfg(model)
-    if known is None or not known.hf_hub_id:
-        url = "" if known is None else str(known.url or "")
-        return bool(url) and (Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]).is_file()
-    files = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin")
-    return any(isinstance(try_to_load_from_cache(known.hf_hub_id, file), str) for file in files)
-
-
-def _missing_weights(recipe: Recipe) -> Iterator[str]:
-    if isinstance(recipe.start, FromWeights) and not Path(recipe.start.path).exists():
-        yield (
-            f"vae: there are no weights at {recipe.start.path}; put them there (a diffusers folder, safetensors or the "
-            "reference's .pt), or say where they are with --start.path PATH, or begin without: --start.kind scratch"
-        )
-    if isinstance(recipe.start, FromPublished):
-        yield from _missing_published(recipe.vae)
-    if isinstance(recipe.start, FromRun) and not Path(recipe.start.path).is_dir():
-        yield f"start: there is no folder {recipe.start.path}; name a run, an import or an exported folder"
-    judge = recipe.discriminator
-    if judge is not None and judge.weights is not None and not Path(judge.weights).exists():
-        yield (
-            f"discriminator: there are no weights at {judge.weights}; put them there, or say where they are with "
-            "--discriminator.weights PATH, or begin without: --discriminator.weights none"
-        )
-    for option, name, path in perceptual_files(recipe):
-        if path is not None and not Path(path).is_file():
-            yield f"perceptual: there is no file {path}; give --{option} FILE"
-        elif path is None and not _is_here(name):
-            yield (
-                f"perceptual: the weights of {name} are not here yet and come from the hub when the run starts; "
-                f"without a connection, fetch its model.safetensors elsewhere and give --{option} FILE"
-            )
-
-
-def _missing_published(vae: Vae) -> Iterator[str]:
-    from huggingface_hub import try_to_load_from_cache
-
-    assert isinstance(vae, DiffusersConfig) and vae.path is not None, vae
-    file = f"{vae.subfolder}/{WEIGHTS_FILE}" if vae.subfolder else WEIGHTS_FILE
-    if Path(vae.path).is_dir() or isinstance(try_to_load_from_cache(vae.path, file), str):
-        return
-    yield (
-        f"vae: {vae.path} is not here yet and comes from the hub when the run starts; without a connection, or where "
-        "its licence must be accepted first, fetch its folder elsewhere and give --vae.path FOLDER and --vae.subfolder "
-        "none, or begin without: --start.kind scratch"
-    )
-
-
-def _missing_device(recipe: Recipe) -> Iterator[str]:
-    try:
-        pick_device(recipe.runtime.device)
-    except UserError as error:
-        yield f"device: {error}"
 
 
 def _parts(recipe: Recipe, players: Players, teachers: Sequence[Teacher]) -> tuple[Part, ...]:

@@ -12,9 +12,10 @@ from repae.config import UserError, check
 from repae.export.folders import INDEX
 from repae.models.denoiser import Denoiser
 from repae.models.latent_norm import LatentNorm
+from repae.models.weight_files import fit
 from repae.recipes.load import load
 from repae.recipes.recipe import FromRun, Recipe
-from repae.recipes.weights import fit, newest_of, own_part, read_part
+from repae.recipes.weights import newest_of, own_part, read_part
 from repae.runtime.wrapping import unwrap
 from repae.train.methods import VaeOnly
 

@@ -1,4 +1,4 @@
-"""The published recipe's two stages on the digits: tune jointly, cache latents, train a fresh SiT on the frozen VAE.
+"""The published recipe's two stages on the digits: tune jointly, export the VAE, cache its latents, train a fresh SiT.
 
 The question it answers: is the VAE that was tuned end to end a better one to train on than the original, frozen both?
 """
@@ -23,6 +23,7 @@ from repae.recipes.arms import (
     training,
     wins,
 )
+from repae.recipes.load import ORIGIN
 from repae.recipes.place import writable
 from repae.sample import write_png
 
@@ -69,7 +70,7 @@ def two_stage(config: TwoStageConfig, runs: Path = Path("runs"), out: Path | Non
     """
     home = writable(runs / f"two-stage-{config.steps}")
     with ThreadPoolExecutor(config.jobs) as pool:
-        for stage in (_original, _joint, _cache, _fresh):
+        for stage in (_original, _joint, _export, _cache, _fresh):
             jobs = [job for seed in range(config.seeds) for job in stage(home, config, seed)]
             list(pool.map(lambda job: carry_out(job[0], *job[1]), jobs))
     out = writable(home if out is None else out)
@@ -96,13 +97,24 @@ def _joint(home: Path, config: TwoStageConfig, seed: int) -> list[Job]:
     return [(home / name / "evaluation.json", [words, ["evaluate", str(home / name)]])]
 
 
+def _export(home: Path, config: TwoStageConfig, seed: int) -> list[Job]:
+    """Both autoencoders alone, as folders that need nothing of their runs."""
+    jobs: list[Job] = []
+    for which, run in VAES.items():
+        out = _exported(home, which, seed)
+        words = ["export", str(home / f"{run}-s{seed}"), "--part", "vae", "--out", str(out)]
+        jobs.append((out / ORIGIN, [words]))
+    return jobs
+
+
 def _cache(home: Path, config: TwoStageConfig, seed: int) -> list[Job]:
     """Latents of both autoencoders, with the teacher's tokens."""
     jobs: list[Job] = []
-    for which, run in VAES.items():
+    for which in VAES:
         out = _latents(home, which, seed)
         teacher = f"[{{kind: embedded, seed: {seed}}}]"
-        words = ["cache", str(home / f"{run}-s{seed}"), "--out", str(out), "--runs", str(home), "--teachers", teacher]
+        source = _exported(home, which, seed)
+        words = ["cache", str(source), "--out", str(out), "--runs", str(home), "--teachers", teacher]
         jobs.append((out / MANIFEST, [[*words, "--runtime.device", "cpu", "--runtime.threads", "1"]]))
     return jobs
 
@@ -111,11 +123,11 @@ def _fresh(home: Path, config: TwoStageConfig, seed: int) -> list[Job]:
     """Stage two: a fresh SiT on each, without and with alignment."""
     jobs: list[Job] = []
     for method in ("sit", "repa"):
-        for which, run in VAES.items():
+        for which in VAES:
             name = f"{method}-{which}-s{seed}"
             changes: dict[str, object] = {
                 "start__kind": "weights",
-                "start__path": home / f"{run}-s{seed}",
+                "start__path": _exported(home, which, seed),
                 "latents__path": _latents(home, which, seed),
             }
             if method == "repa":
@@ -123,6 +135,10 @@ def _fresh(home: Path, config: TwoStageConfig, seed: int) -> list[Job]:
             words = training(f"digits-{method}", home, name, seed, config.steps, **changes)
             jobs.append((home / name / "evaluation.json", [words, ["evaluate", str(home / name)]]))
     return jobs
+
+
+def _exported(home: Path, which: str, seed: int) -> Path:
+    return home / f"exported-{which}-s{seed}"
 
 
 def _latents(home: Path, which: str, seed: int) -> Path:
@@ -170,12 +186,14 @@ One seed by hand:
 ```
 repae train digits-vae --name vae --loop.steps {vae_steps}
 repae train digits --name joint --start.kind weights --start.path runs/vae --loop.steps {steps}
-repae cache runs/joint --out latents-tuned --teachers '[{{kind: embedded}}]'
-repae train digits-repa --name second --start.kind weights --start.path runs/joint --latents.path latents-tuned
+repae export runs/joint --part vae --out tuned
+repae cache tuned --out latents-tuned --teachers '[{{kind: embedded}}]'
+repae train digits-repa --name second --start.kind weights --start.path tuned --latents.path latents-tuned
 repae evaluate runs/second
 ```
 
-`repae cache` takes the autoencoder out of the run itself. The arms below differ in the autoencoder (the original one of
+`tuned` is a folder that diffusers opens too, and the cache remembers the digest of its weights: a run on other weights
+refuses it. The arms below differ in the autoencoder (the original one of
 {vae_steps} steps alone, or the one that {steps} joint steps made of it) and in the alignment of the SiT; each trains a
 fresh SiT for {steps} steps of 64 images from cached latents, REPA with cached teacher tokens too. All arms of a seed
 share teacher, initial denoiser and order of the data. Mean ± standard deviation over the seeds, without guidance.

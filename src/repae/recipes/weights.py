@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from torch import Tensor, nn
-
 from repae.config import UserError, check
 from repae.export.folders import WEIGHTS, read_vae, renamed_attention
-from repae.export.unpickle import read_weights
 from repae.models.autoencoders import (
     Autoencoder,
     DiffusersAutoencoder,
@@ -20,6 +16,7 @@ from repae.models.autoencoders import (
 )
 from repae.models.latent_norm import LatentNorm
 from repae.models.reference_keys import kl_config_from_reference, vae_from_reference, vae_to_reference
+from repae.models.weight_files import fit, read_weights
 from repae.recipes.recipe import Recipe
 from repae.runtime.checkpoint import CheckpointStore
 from repae.train.build import build_vae
@@ -41,26 +38,6 @@ def load_vae(vae: Autoencoder, path: Path) -> None:
     if isinstance(vae, (KLAutoencoder, DiffusersAutoencoder)):
         state = _kl_names(state)
     fit(vae, state, f"{path} does not hold the weights of this autoencoder", "choose the vae that they belong to")
-
-
-def fit(module: nn.Module, state: Mapping[str, Tensor], complaint: str, remedy: str) -> None:
-    """Loads ``state`` where every name and shape fits.
-
-    Raises:
-        UserError: ``complaint``, what differs, ``remedy``.
-    """
-    own = module.state_dict()
-    wrong = [f"missing {name}" for name in own.keys() - state.keys()]
-    wrong += [f"unexpected {name}" for name in state.keys() - own.keys()]
-    wrong += [
-        f"{name} has shape {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
-        for name in own.keys() & state.keys()
-        if own[name].shape != state[name].shape
-    ]
-    if wrong:
-        more = f"; and {len(wrong) - 4} more" if len(wrong) > 4 else ""
-        raise UserError(f"{complaint}: {'; '.join(sorted(wrong)[:4])}{more}; {remedy}")
-    module.load_state_dict(dict(state))
 
 
 def read_autoencoder(path: Path) -> tuple[Autoencoder, LatentNorm | None]:
@@ -169,8 +146,7 @@ def _read(path: Path) -> dict[str, Any]:
     file = _folder_of_weights(path) / WEIGHTS if path.is_dir() else path
     if not file.is_file():
         _refuse(path)
-    state = read_weights(file)
-    return state.get("state_dict", state)
+    return read_weights(file, "autoencoder")
 
 
 def _refuse(path: Path) -> NoReturn:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from repae.config import UserError, write_atomic
+from repae.runtime.digest import sha256_of
 from repae.runtime.distributed import every_process, is_main
 from repae.runtime.tree import flatten, restore
 from repae.runtime.wrapping import unwrap
@@ -205,7 +206,7 @@ class CheckpointStore:
                     file = temporary / f"{name}.safetensors"
                     save_file(tensors, file)
                     _flush(file)
-                    files[name] = {"bytes": file.stat().st_size, "sha256": _sha256(file)}
+                    files[name] = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
             body = {"schema": SCHEMA, "step": step, "meta": _plain(meta), "files": files, "parts": trees}
             (temporary / _STATE).write_text(json.dumps({**body, "digest": _digest(body)}, indent=1, allow_nan=False))
             _flush(temporary / _STATE)
@@ -289,7 +290,7 @@ def _verify(path: Path, state: dict[str, Any], part: str) -> None:
         raise _damaged(path, f"{file.name} is missing")
     if file.stat().st_size != expected["bytes"]:
         raise _damaged(path, f"{file.name} has {file.stat().st_size} bytes instead of {expected['bytes']}")
-    if _sha256(file) != expected["sha256"]:
+    if sha256_of(file) != expected["sha256"]:
         raise _damaged(path, f"{file.name} has been altered")
 
 
@@ -320,14 +321,6 @@ def _plain(tree: Any) -> Any:
 
 def _digest(body: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(1 << 22):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _flush(path: Path) -> None:

@@ -1,15 +1,18 @@
-"""Which weights these are, whatever file they lie in, in one number."""
+"""Which weights these are, whatever file they lie in, and which file, in one number."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 WRAPPER = "model."
 """What a name begins with where a network of another library stands behind an interface of ours; it does not count."""
+
+_READ_BYTES = 2**20
 
 
 def weights_digest(module: nn.Module) -> str:
@@ -29,4 +32,13 @@ def state_digest(state: Mapping[str, Tensor]) -> str:
     ):
         digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def sha256_of(file: Path) -> str:
+    """SHA-256 of a file's bytes, as ``sha256sum`` prints it."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while data := stream.read(_READ_BYTES):
+            digest.update(data)
     return digest.hexdigest()

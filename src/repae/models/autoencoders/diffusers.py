@@ -161,7 +161,8 @@ class DiffusersConfig(Config):
             raise UserError(f"the weights at {self.path} are not whole: {'; '.join(wrong)}; fetch the folder again")
         state = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
         with torch.device("meta"):
-            check_coverage(_built(architecture).state_dict(), state, Path(self.path), "weights of vae.architecture")
+            complaint = f"{self.path} does not hold the weights of vae.architecture"
+            check_coverage(_built(architecture).state_dict(), state, complaint, "give the right folder")
         return state
 
 

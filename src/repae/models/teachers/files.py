@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
-import pickle
 import re
 import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from repae.config import UserError
+from repae.models.weight_files import fit, read_weights
 
-NO_FILE = "there is no weights file {}; give the teacher the path of an existing one"
 _WRAPPINGS = ("state_dict", "model", "weights", "teacher", "encoder")
 """Under which key training scripts keep the weights: MoCo v3 and many others, MAE, PE, DINO's full file, I-JEPA."""
 
@@ -37,7 +32,7 @@ def load_weights(network: nn.Module, path: Path, name: str) -> None:
     """
     from timm.models import clean_state_dict
 
-    state = _authors_layout(clean_state_dict(_unwrapped(_read(path), path)))
+    state = _authors_layout(clean_state_dict(read_weights(path, f"teacher {name!r}", _WRAPPINGS)))
     _check_patch(network, state, path, name)
     convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
     if convert is not None:
@@ -49,43 +44,7 @@ def load_weights(network: nn.Module, path: Path, name: str) -> None:
     heads = tuple(f"{head}." for head in ([classifier] if isinstance(classifier, str) else classifier))
     own = network.state_dict()
     state = {key: tensor for key, tensor in state.items() if key in own or not key.startswith(heads)}
-    faults = {
-        "missing": own.keys() - state.keys(),
-        "unexpected": state.keys() - own.keys(),
-        "of another shape": {
-            key for key in own.keys() & state.keys() if own[key].shape != getattr(state[key], "shape", None)
-        },
-    }
-    if any(faults.values()):
-        found = "; ".join(f"{len(keys)} keys {what}: {_few(keys)}" for what, keys in faults.items() if keys)
-        raise UserError(f"{path} does not hold teacher {name!r}: {found}; give the file of this model")
-    network.load_state_dict(state)
-
-
-def _read(path: Path) -> Any:
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(NO_FILE.format(path)) from None
-    except pickle.UnpicklingError:
-        raise UserError(
-            f"{path} holds more than tensors, or is no weights file; convert it to safetensors where you trust it"
-        ) from None
-    except (OSError, SafetensorError, RuntimeError, EOFError) as error:
-        raise UserError(f"the weights file {path} cannot be read: {error}") from None
-
-
-def _unwrapped(state: Any, path: Path) -> dict[str, Any]:
-    """The named tensors, out of the usual wrappings."""
-    for wrapping in _WRAPPINGS:
-        if isinstance(state, dict) and isinstance(state.get(wrapping), dict):
-            state = state[wrapping]
-    if not isinstance(state, dict):
-        raise UserError(f"{path} holds a {type(state).__name__}, not the named tensors of a model")
-    return state
+    fit(network, state, f"{path} does not hold teacher {name!r}", "give the file of this model")
 
 
 def _authors_layout(state: dict[str, Any]) -> dict[str, Any]:
@@ -129,8 +88,3 @@ def _check_patch(network: nn.Module, state: dict[str, Any], path: Path, name: st
                 f"{path} does not hold teacher {name!r}: its patches have {value.shape[-1]} pixels a side, the model's "
                 f"{patch}; give the file of this model"
             )
-
-
-def _few(keys: set[str]) -> str:
-    names = sorted(keys)
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

@@ -22,7 +22,8 @@ from repae.models.teachers.catalogue import (
     entry_of,
     short_name,
 )
-from repae.models.teachers.files import NO_FILE, load_weights
+from repae.models.teachers.files import load_weights
+from repae.models.weight_files import check_there
 
 
 class TimmTeacherConfig(Config):
@@ -82,8 +83,8 @@ class TimmTeacher(Teacher):
                 f"teacher {self.name!r} cannot be had from the hub; "
                 f"fetch {entry.where} and give the teacher that file: weights=PATH"
             )
-        if load and config.weights is not None and not Path(config.weights).exists():
-            raise UserError(NO_FILE.format(config.weights))  # before a second goes into building the network
+        if load and config.weights is not None:
+            check_there(Path(config.weights))
         network, dynamic = _network(entry, pretrained=fetch)
         self.patch = _patch_size(network, self.name)
         self._fixed_grid = None if dynamic else _native_grid(network, self.patch)

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from repae.config import UserError
-from repae.export.unpickle import is_state, read_weights
+from repae.models.weight_files import is_state, read_file, read_weights
 
 
 class Payload:
@@ -46,7 +46,7 @@ def test_a_malicious_pickle_is_refused_and_does_not_run(tmp_path: Path, how: str
         held["args"].seed = payload
     write(file, payload if hidden == "alone" else held, how)
     with pytest.raises(UserError, match=r"weights\.pt is refused, and nothing of it was run: it asks for '.*open'"):
-        read_weights(file)
+        read_file(file)
     assert not mark.exists()
     pickle.loads(pickle.dumps(payload))
     assert mark.exists(), "this payload could not have shown anything"
@@ -62,7 +62,7 @@ def test_what_a_checkpoint_holds_comes_back(tmp_path: Path, legacy: bool) -> Non
         "steps": 7,
     }
     write(tmp_path / "a.pt", held, "legacy" if legacy else "zip")
-    read = read_weights(tmp_path / "a.pt")
+    read = read_file(tmp_path / "a.pt")
     assert read["args"] == held["args"] and read["steps"] == 7 and read["opt"] == held["opt"]
     assert all(torch.equal(read["model"][name], value) for name, value in held["model"].items())
 
@@ -70,14 +70,14 @@ def test_what_a_checkpoint_holds_comes_back(tmp_path: Path, legacy: bool) -> Non
 def test_safetensors_and_what_is_a_state(tmp_path: Path) -> None:
     """The format without pickles is read too; a state dict is tensors and nothing else."""
     save_file({"a": torch.arange(3)}, tmp_path / "a.safetensors")
-    assert is_state(read_weights(tmp_path / "a.safetensors"))
+    assert is_state(read_file(tmp_path / "a.safetensors"))
     assert not is_state({}) and not is_state({"a": torch.zeros(1), "b": 1}) and not is_state([torch.zeros(1)])
 
 
 def test_damaged_and_missing_files_are_named(tmp_path: Path) -> None:
     """In words, never by a traceback: no file, an empty one, a truncated one, one of something else."""
-    with pytest.raises(UserError, match="is not a file"):
-        read_weights(tmp_path / "none.pt")
+    with pytest.raises(UserError, match="there is no weights file"):
+        read_file(tmp_path / "none.pt")
     torch.save({"a": torch.randn(1000)}, tmp_path / "whole.pt")
     whole = (tmp_path / "whole.pt").read_bytes()
     for name, data in {
@@ -88,7 +88,21 @@ def test_damaged_and_missing_files_are_named(tmp_path: Path) -> None:
     }.items():
         (tmp_path / name).write_bytes(data)
         with pytest.raises(UserError, match=name):
-            read_weights(tmp_path / name)
+            read_file(tmp_path / name)
     torch.save(torch.zeros(2), tmp_path / "one.pt")
     with pytest.raises(UserError, match="holds a Tensor, not weights by name"):
-        read_weights(tmp_path / "one.pt")
+        read_file(tmp_path / "one.pt")
+
+
+def test_the_weights_of_one_network(tmp_path: Path) -> None:
+    """Out of the wrappings of training scripts; a checkpoint of several, or of more than tensors, is not one."""
+    state = {"a": torch.arange(3), "b": torch.zeros(2)}
+    for number, held in enumerate((state, {"state_dict": state, "epoch": 3}, {"state_dict": {"model": state}})):
+        torch.save(held, tmp_path / f"{number}.pt")
+        assert read_weights(tmp_path / f"{number}.pt", "vae").keys() == state.keys()
+    torch.save({"teacher": state}, tmp_path / "teacher.pt")
+    assert read_weights(tmp_path / "teacher.pt", "dino", ("teacher",)).keys() == state.keys()
+    with pytest.raises(UserError, match=r"^vae: .*teacher\.pt does not hold the named tensors of one network"):
+        read_weights(tmp_path / "teacher.pt", "vae")
+    with pytest.raises(UserError, match=r"^vae: there is no weights file"):
+        read_weights(tmp_path / "none.pt", "vae")
