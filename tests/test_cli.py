@@ -276,6 +276,12 @@ def test_only_the_first_process_speaks(capsys: pytest.CaptureFixture[str], monke
 PAGE = (Path(__file__).parents[1] / "docs" / "command-line.md").read_text(encoding="utf-8")
 
 
+def test_the_page_lists_the_commands() -> None:
+    """All of them, in the order and the words of `repae --help`."""
+    rows = re.findall(r"^\| `repae ([a-z-]+)` \| (.*?) \|", PAGE, flags=re.MULTILINE)
+    assert rows == [(name, command.about) for name, command in COMMANDS.items()]
+
+
 @pytest.mark.parametrize("line", re.findall(r"^repae train .*$", PAGE, flags=re.MULTILINE))
 def test_the_documented_commands_are_understood(line: str) -> None:
     """Every training of the page is a valid recipe."""
