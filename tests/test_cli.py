@@ -144,6 +144,7 @@ def test_folders_without_images_are_refused(kind: str, capsys: pytest.CaptureFix
     assert "images" in line
 
 
+@pytest.mark.slow
 def test_a_process_says_it_in_one_line_too(tmp_path: Path) -> None:
     """What a shell sees: status 2, one line on standard error, nothing on standard output."""
     done = subprocess.run(
