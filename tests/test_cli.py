@@ -144,6 +144,7 @@ def test_folders_without_images_are_refused(kind: str, capsys: pytest.CaptureFix
     assert "images" in line
 
 
+@pytest.mark.slow
 def test_a_process_says_it_in_one_line_too(tmp_path: Path) -> None:
     """What a shell sees: status 2, one line on standard error, nothing on standard output."""
     done = subprocess.run(
@@ -274,6 +275,12 @@ def test_only_the_first_process_speaks(capsys: pytest.CaptureFixture[str], monke
 
 
 PAGE = (Path(__file__).parents[1] / "docs" / "command-line.md").read_text(encoding="utf-8")
+
+
+def test_the_page_lists_the_commands() -> None:
+    """All of them, in the order and the words of `repae --help`."""
+    rows = re.findall(r"^\| `repae ([a-z-]+)` \| (.*?) \|", PAGE, flags=re.MULTILINE)
+    assert rows == [(name, command.about) for name, command in COMMANDS.items()]
 
 
 @pytest.mark.parametrize("line", re.findall(r"^repae train .*$", PAGE, flags=re.MULTILINE))

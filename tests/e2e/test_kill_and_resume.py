@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from warm import Child, Warm
 
 from repae.runtime.checkpoint import CheckpointStore
 
 pytestmark = pytest.mark.slow
+
+Start = Callable[..., Child]
 
 STEPS = 20
 SMALL = {
@@ -45,21 +46,28 @@ SMALL = {
 }
 
 
-def start(runs: Path, name: str, code: str = "", **changes: Any) -> subprocess.Popen[str]:
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
+    """Where the processes come from: a killed run is one of its own, but shares the imports."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    process = Warm(tmp_path_factory.mktemp("said"), environment)
+    yield process
+    process.close()
+
+
+@pytest.fixture(scope="module")
+def start(warm: Warm) -> Start:
     """``repae train digits-full`` in a process of its own; ``code`` runs inside it beforehand."""
-    fields = {**SMALL, "name": name, **changes}
-    words = [word for field, value in fields.items() for word in (f"--{field}", str(value))]
-    program = f"{code}\nimport sys\nfrom repae.cli import main\nsys.exit(main())"
-    return subprocess.Popen(
-        [sys.executable, "-c", program, "train", "digits-full", *words, "--runs", str(runs)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+
+    def begin(runs: Path, name: str, code: str = "", **changes: Any) -> Child:
+        fields = {**SMALL, "name": name, **changes}
+        words = [word for field, value in fields.items() for word in (f"--{field}", str(value))]
+        return warm.start(code, ["train", "digits-full", *words, "--runs", str(runs)])
+
+    return begin
 
 
-def finish(process: subprocess.Popen[str], status: int = 0) -> str:
+def finish(process: Child, status: int = 0) -> str:
     _, words = process.communicate(timeout=240)
     assert process.returncode == status, words
     return words
@@ -78,16 +86,16 @@ def weights(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(newest.glob("*.safetensors"))}
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+def wait_for(condition: Callable[[], bool], process: Child) -> None:
     deadline = time.monotonic() + 200
     while not condition():
-        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert process.poll() is None, process.communicate(1)[1]
         assert time.monotonic() < deadline, "the run did not get so far"
         time.sleep(0.01)
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nobody disturbed; its teacher and autoencoder are shared by the others."""
     runs = tmp_path_factory.mktemp("runs")
     finish(start(runs, "whole"))
@@ -124,7 +132,7 @@ checkpoint.save_file = dying
     ids=["after seven steps", "before the first checkpoint and again later", "while a checkpoint is written"],
 )
 def test_a_killed_run_ends_bit_for_bit_as_an_undisturbed_one(
-    undisturbed: Path, deaths: list[str], request: Any
+    start: Start, undisturbed: Path, deaths: list[str], request: Any
 ) -> None:
     """Weights, averages, moments, LeCam's means and every line of the metrics: nothing may know of the kill."""
     name = f"killed-{abs(hash(request.node.callspec.id)) % 10_000}"
@@ -140,11 +148,13 @@ def test_a_killed_run_ends_bit_for_bit_as_an_undisturbed_one(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_polite_signal_writes_a_checkpoint_and_says_how_to_go_on(undisturbed: Path, number: signal.Signals) -> None:
+def test_a_polite_signal_writes_a_checkpoint_and_says_how_to_go_on(
+    start: Start, undisturbed: Path, number: signal.Signals
+) -> None:
     """SIGTERM and Ctrl-C lose nothing, print one line and no traceback; the same command ends as if undisturbed."""
     name = f"asked-{number.name.lower()}"
     slow = "import time\nfrom repae.train import loop\noriginal = loop.Loop._train\n"
-    slow += "def slowly(self, batches, done):\n    time.sleep(0.2)\n    original(self, batches, done)\n"
+    slow += "def slowly(self, batches, done):\n    time.sleep(0.1)\n    original(self, batches, done)\n"
     process = start(undisturbed, name, slow + "loop.Loop._train = slowly")
     wait_for(lambda: (undisturbed / name / "checkpoints" / "step-0000004").is_dir(), process)
     process.send_signal(number)
@@ -157,7 +167,7 @@ def test_a_polite_signal_writes_a_checkpoint_and_says_how_to_go_on(undisturbed: 
     assert weights(undisturbed / name) == weights(undisturbed / "whole")
 
 
-def test_what_changes_no_weight_may_change_and_all_else_is_refused_by_name(undisturbed: Path) -> None:
+def test_what_changes_no_weight_may_change_and_all_else_is_refused_by_name(start: Start, undisturbed: Path) -> None:
     """A folder belongs to one recipe; logging, threads and the like are free."""
     refused = start(undisturbed, "whole", **{"loop.batch_size": 16})
     _, words = refused.communicate(timeout=120)
@@ -165,14 +175,14 @@ def test_what_changes_no_weight_may_change_and_all_else_is_refused_by_name(undis
     finish(start(undisturbed, "whole", **{"loop.log_every": 5, "runtime.threads": 2}))
 
 
-def test_a_truncated_checkpoint_is_named_with_what_to_do(undisturbed: Path) -> None:
+def test_a_truncated_checkpoint_is_named_with_what_to_do(start: Start, undisturbed: Path) -> None:
     """One clear line and status 2, and the checkpoint before it still serves."""
-    finish(start(undisturbed, "hurt"))
+    finish(start(undisturbed, "hurt", **{"loop.steps": 4}))
     newest = CheckpointStore(undisturbed / "hurt" / "checkpoints").latest()
     assert newest is not None
     file = newest / "denoiser.safetensors"
     file.write_bytes(file.read_bytes()[:-10])
-    process = start(undisturbed, "hurt")
+    process = start(undisturbed, "hurt", **{"loop.steps": 4})
     _, words = process.communicate(timeout=120)
     assert process.returncode == 2 and "denoiser.safetensors" in words and "delete that folder" in words
     assert "Traceback" not in words

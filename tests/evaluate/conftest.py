@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import os
 from typing import NamedTuple
 
 import pytest
 
+from repae.config.locks import locked
 from repae.data import DigitsConfig
 from repae.evaluate import judge_for
 
@@ -21,6 +23,8 @@ def digits():
 
 @pytest.fixture(scope="session")
 def judged(digits, tmp_path_factory):
-    """The embedded digits with their classifier, trained once for all tests of this process."""
-    cache = tmp_path_factory.mktemp("cache")
-    return Judged(digits, judge_for(digits.images, digits.labels, 10, cache), cache)
+    """The embedded digits with their classifier, trained once for all tests, in whichever process they run."""
+    folder = tmp_path_factory.getbasetemp()
+    cache = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "judge"
+    with locked(cache.with_suffix(".lock")):
+        return Judged(digits, judge_for(digits.images, digits.labels, 10, cache), cache)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -100,16 +99,15 @@ def test_teachers_keep_their_places_or_are_only_told_of(imported: Path, tmp_path
         CheckpointStore(imported / "checkpoints").describe(imported / "checkpoints" / "step-0000003").meta["imported"]
     )
     assert any("aligned to dinov2-vit-b,dinov1-vit-b" in note for note in notes["notes"])
-    sizes = SimpleNamespace(z_dims=(768, 1280))
     for named, found in (
         ("dinov2-vit-b,jepa-vit-h", ["dinov2-b", "ijepa-h"]),
         ("jepa-vit-h,dinov2-vit-b", []),
         ("dinov2-vit-b", []),
         ("dinov2-vit-b,nobody-vit-h", []),
-        (None, []),
+        ("", []),
+        ("dinov2-vit-b,nobody-vit-h,jepa-vit-h", []),
     ):
-        contents: Any = SimpleNamespace(sizes=sizes, settings={"enc_type": named})
-        assert [teacher.name for teacher in _teachers(contents)] == found, named
+        assert [teacher.name for teacher in _teachers(named, (768, 1280))] == found, named
 
 
 def test_an_import_is_evaluated_on_the_images_that_it_was_given(imported: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -140,9 +141,10 @@ def _recipe(contents: Contents, name: str, file: Path, settings: ImportSettings)
                 f"{vae.latent_channels}; they do not belong together"
             )
     folder = FolderConfig(path=settings.data or "data/imagenet/train", resolution=resolution)
-    teachers = _teachers(contents)
-    named = str(args.get("enc_type") or "") if sizes is not None and sizes.z_dims and not teachers else ""
-    if named:
+    widths = sizes.z_dims if sizes is not None else ()
+    named = str(args.get("enc_type") or "") if widths else ""
+    teachers = _teachers(named, widths)
+    if named and not teachers:
         contents.notes.append(
             f"it was aligned to {named}, which are not all teachers of `repae teachers` with these widths: the recipe "
             "names none of them, for a projector belongs to a teacher by its place"
@@ -150,7 +152,7 @@ def _recipe(contents: Contents, name: str, file: Path, settings: ImportSettings)
     source = f"the layout of {contents.origin}" if contents.origin else "the reference's autoencoder"
     fields: dict[str, Any] = {
         "name": re.sub(r"[^A-Za-z0-9._-]+|^[^A-Za-z0-9]+", "-", name).lstrip("-._") or "imported",
-        "about": f"Imported from {file.name} ({source}{f', teacher {named}' if named else ''}).",
+        "about": f"Imported from {file.name} ({source}{f', teacher {named}' if named and not teachers else ''}).",
         "method": _method(contents),
         "vae": vae,
         "discriminator": _discriminator(contents),
@@ -172,12 +174,11 @@ def _recipe(contents: Contents, name: str, file: Path, settings: ImportSettings)
     return Recipe(**fields), resolution
 
 
-def _teachers(contents: Contents) -> tuple[TimmTeacher, ...]:
+def _teachers(named: str, widths: Sequence[int]) -> tuple[TimmTeacher, ...]:
     """The teachers that the reference calls ``enc_type``, in the order of the projectors; none unless all are known."""
-    widths = contents.sizes.z_dims if contents.sizes is not None else ()
-    names = [short_name(name) for name in str(contents.settings.get("enc_type") or "").split(",")]
+    names = [short_name(name) for name in named.split(",")]
     known = [CATALOGUE[name].dim for name in names if name in CATALOGUE]
-    return tuple(TimmTeacher(name=name) for name in names) if widths and known == list(widths) else ()
+    return tuple(TimmTeacher(name=name) for name in names) if known == list(widths) and len(known) == len(names) else ()
 
 
 def _method(contents: Contents) -> RepaE | Repa | VaeOnly:
