@@ -28,7 +28,8 @@ def between_noise(seed: int, mixtures: Sequence[Mixture], shape: tuple[int, ...]
     On the straight line between them it would be shorter than noise is, which a denoiser has never seen. A stochastic
     sampler's noise goes the same way.
     """
-    first, second = (chosen_noise(seed, [m[end] for m in mixtures], shape) for end in (0, 1))
+    first = chosen_noise(seed, [m.first for m in mixtures], shape)
+    second = chosen_noise(seed, [m.second for m in mixtures], shape)
     shares = torch.tensor([m.share for m in mixtures])
 
     def noise(numbers: range, step: int | None) -> Tensor:
