@@ -198,8 +198,8 @@ class RecipeEvaluation(EvaluationConfig):
 
     Attributes:
         every: steps between two evaluations during training, of the weights that ``bundle`` names; none for no such.
-        quick_images: images in an evaluation during training, in place of `images` and, where those are more, of
-            `guided_images`; none takes as many as `repae evaluate` does.
+        quick_images: images in an evaluation during training at most, guided ones or not; none takes as many as
+            `repae evaluate` does.
     """
 
     every: int | None = Field(default=None, ge=1)
@@ -208,8 +208,8 @@ class RecipeEvaluation(EvaluationConfig):
     def quick(self) -> EvaluationConfig:
         """The evaluation that is done during training: fewer images, no bootstrap, and otherwise the same."""
         settings = EvaluationConfig(**self.model_dump(exclude={"every", "quick_images"}))
-        images = self.quick_images or self.images
-        guided = min(self.guided_images, images)
+        most = self.quick_images or max(self.images, self.guided_images)
+        images, guided = min(self.images, most), min(self.guided_images, most)
         return settings.replace(images=images, guided_images=guided, **{"comparison.resamples": 0})
 
 

@@ -13,7 +13,7 @@ from pydantic import Field
 from repae.config import Config
 from repae.data.batch import Batch
 from repae.runtime.checkpoint import CheckpointStore
-from repae.runtime.distributed import World, any_process, from_main, world
+from repae.runtime.distributed import World, any_process, barrier, from_main, world
 from repae.runtime.precision import Precision
 from repae.runtime.seeds import Share
 from repae.runtime.watchdog import Interrupt
@@ -140,6 +140,7 @@ class Loop:
 
     def _resume(self) -> int:
         newest = self.store.latest()
+        barrier()  # All have looked before anyone writes.
         done = 0 if newest is None else self.store.load(newest, self._parts).step
         for tracker in self.trackers:
             tracker.resume(done)
