@@ -133,7 +133,7 @@ class Loop:
                 # Ranks hear of a signal at different moments; at a logging interval they agree.
                 stop = (logging or world().size == 1) and any_process(interrupt.requested)
                 if best or stop or last or done % self.config.checkpoint_every == 0:
-                    self._meter.settle()  # On all processes: one of them writes, and asking it alone would wait for ever.
+                    self._meter.settle()  # On all processes; the one that writes would wait for the others for ever.
                     self.store.save(done, self._parts, self.meta, best=best)
                 if stop:
                     break
