@@ -21,7 +21,7 @@ DISTANCES = {"nn_distance", "nn_distance_real", "copies"}
 CLASSIFIER = {"kd_classifier", "precision_classifier", "recall_classifier"}
 LATENT = {"latent_channels_used", "latent_high_frequency", "latent_probe_accuracy"}
 AUTOENCODER = {"psnr", "ssim", "fixed_pattern"} | LATENT
-FIGURES = GENERATED | NEIGHBOURS | DISTANCES | CLASSIFIER | AUTOENCODER
+FIGURES = GENERATED | NEIGHBOURS | DISTANCES | CLASSIFIER | AUTOENCODER | {"rfd_classifier"}
 BESIDE = {"notes", "protocol", "latents"}
 TABLES = {"intervals", "deviations", "warnings", "classes", "pairs"}
 
@@ -77,7 +77,7 @@ def test_the_protocol_says_how(perfect, judged):
     protocol = json.loads(json.dumps(perfect.result))["protocol"]
     assert protocol["bundle"] == "live" and protocol["images"] == 1797 and protocol["guided_images"] == 300
     assert protocol["sampler"]["kind"] == "euler" and protocol["evaluations"] == 2 and protocol["seed"] == 0
-    assert protocol["guidance"] == {"scale": 2.0, "low": 0.0, "high": 0.85}
+    assert protocol["guidance"] == {"kind": "classifier-free", "scale": 2.0, "low": 0.0, "high": 0.85}
     assert protocol["classifier"]["digest"] == judged.judge.digest
     assert protocol["data"]["fingerprint"] == judged.digits.fingerprint and "torch" in protocol["versions"]
 

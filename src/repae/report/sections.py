@@ -207,7 +207,7 @@ def _of(evaluation: dict[str, Any], table: str) -> dict[str, Any]:
 def _protocol_line(protocol: dict[str, Any]) -> str:
     words = []
     if (images := protocol.get("images")) is not None:
-        words.append(f"{images} images without guidance")
+        words.append(f"{images} images{' without guidance' if 'sampler' in protocol else ''}")
     if (guided := protocol.get("guided_images")) is not None and isinstance(protocol.get("guidance"), dict):
         g = protocol["guidance"]
         words.append(f"{guided} with guidance {g.get('scale')} for t in [{g.get('low')}, {g.get('high')}]")
