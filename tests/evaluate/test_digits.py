@@ -21,7 +21,7 @@ DISTANCES = {"nn_distance", "nn_distance_real", "copies"}
 CLASSIFIER = {"kd_classifier", "precision_classifier", "recall_classifier"}
 LATENT = {"latent_channels_used", "latent_high_frequency", "latent_probe_accuracy"}
 AUTOENCODER = {"psnr", "ssim", "fixed_pattern"} | LATENT
-FIGURES = GENERATED | NEIGHBOURS | DISTANCES | CLASSIFIER | AUTOENCODER
+FIGURES = GENERATED | NEIGHBOURS | DISTANCES | CLASSIFIER | AUTOENCODER | {"rfd_classifier"}
 BESIDE = {"notes", "protocol", "latents"}
 TABLES = {"intervals", "deviations", "warnings", "classes", "pairs"}
 

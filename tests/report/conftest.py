@@ -29,6 +29,7 @@ EVALUATION = {
     "nn_accuracy_real": 0.988, "precision": 0.44, "recall": 0.5, "density": 0.4, "coverage": 0.35,
     "nn_distance": 0.9, "nn_distance_real": 0.78,
     "copies": 0.01, "psnr": 39.7, "ssim": 0.987, "fixed_pattern": 0.0002, "bits_per_dim": 1.5, "notes": [],
+    "latents": {"mean": [0.01, -0.02, 0.0], "std": [1.01, 0.98, 1.2], "spectrum": [0.6, 0.3, 0.1], "images": 1797},
     "protocol": {
         "bundle": "ema", "images": 1797, "guided_images": 500, "sampler": {"kind": "euler", "steps": 25},
         "guidance": {"scale": 2.0, "low": 0.0, "high": 0.85}, "seed": 0,
@@ -40,6 +41,15 @@ TEACHER = {
     "name": "embedded", "steps": 200, "seconds": 46.0, "random_cosine": 0.0, "random_cosine_raw": 0.19,
     "position_share": 0.0, "position_share_raw": 0.21, "image_share": 0.8, "label_cosine": 0.865,
     "probe_accuracy": math.nan, "neighbour_accuracy": 0.986,
+}  # fmt: skip
+
+GALLERY = {
+    "bundle": "ema", "step": 1000,
+    "pictures": [
+        {"file": "scales.png", "title": "Across <scales>", "caption": "Sampler euler, 25 steps, weights 'ema'."},
+        {"file": "../../secret.png", "title": "Elsewhere", "caption": ""},
+    ],
+    "notes": ["Nothing across checkpoints: fewer than two are there."],
 }  # fmt: skip
 
 
@@ -68,6 +78,8 @@ def fill(folder, steps=1000):
     digits = torch.randint(256, (20, 1, 32, 32), dtype=torch.uint8)
     write_png(folder / "samples" / "grid.png", grid(digits, 10))
     write_png(folder / "samples" / "reconstructions.png", pairs(digits, digits, 10))
+    write_png(folder / "samples" / "gallery" / "scales.png", grid(digits, 10))
+    (folder / "samples" / "gallery" / "gallery.json").write_text(json.dumps(GALLERY))
     for step in range(100, steps + 1, 100):
         write_png(folder / "samples" / f"step-{step:07d}.png", grid(digits, 10))
     return folder

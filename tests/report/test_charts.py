@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repae.report.charts import HEIGHT, WIDTH, chart, number, thinned
+from repae.report.charts import HEIGHT, WIDTH, bars, chart, number, thinned
 
 
 def _points(svg):
@@ -63,3 +63,20 @@ def test_numbers_are_short():
     """Three digits are enough for a legend."""
     said = [number(x) for x in (0.0, -0.63281, 12345.6, 1e-6, math.inf)]
     assert said == ["0", "-0.633", "12,346", "1e-06", "not finite"]
+
+
+@given(values)
+def test_every_bar_stands_on_zero_inside_the_panel(values):
+    """Up for positive values, down for negative ones, as long as they are large."""
+    svg = bars("mean", values)
+    found = [tuple(map(float, each)) for each in re.findall(r"y='([-\d.]+)' width='[\d.]+' height='([\d.]+)'", svg)]
+    finite = [value for value in values if math.isfinite(value)]
+    assert len(found) == len(finite) and ("No finite value" in svg) == (not finite)
+    for top, height in found:
+        assert top >= 0 and top + height <= HEIGHT
+    if finite:
+        zero = float(re.search(r"<line class='zero' [^>]*y1='([\d.]+)'", svg)[1])
+        for value, (top, height) in zip(finite, found, strict=True):
+            assert (top + height if value > 0 else top) == pytest.approx(zero, abs=0.11)
+        longest = max(range(len(finite)), key=lambda place: abs(finite[place]))
+        assert found[longest][1] == max(height for _, height in found)

@@ -10,7 +10,7 @@ import pytest
 from repae.config import UserError
 from repae.report import build
 
-SECTIONS = ["results", "samples", "time", "reconstructions", "curves", "teacher", "notes", "run"]
+SECTIONS = ["results", "samples", "time", "reconstructions", "gallery", "latents", "curves", "teacher", "notes", "run"]
 VOID = {"meta", "img", "line", "polyline", "br"}
 
 
@@ -168,3 +168,45 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path):
     """A mistyped name makes no empty report."""
     with pytest.raises(UserError, match="no folder of a run"):
         build(tmp_path / "none")
+
+
+def test_the_gallery_is_shown_with_its_captions(run):
+    """Every listed picture with its title and words; a file that is not in the gallery's folder is not shown."""
+    text = _page(run).text
+    for words in (
+        "<h3>Across &lt;scales&gt;</h3>", "Sampler euler, 25 steps, weights &#x27;ema&#x27;.",
+        "fewer than two are there", "Elsewhere: samples/gallery/secret.png is gone",
+    ):  # fmt: skip
+        assert words in text, words
+    (run / "samples" / "gallery" / "gallery.json").unlink()
+    assert "`repae evaluate` draws it" in _page(run).text
+    (run / "samples" / "gallery" / "gallery.json").write_text("{")
+    assert "not readable: samples/gallery/gallery.json" in _page(run).text
+
+
+def test_the_latents_are_drawn(run):
+    """A bar for each channel's variance and mean, the spectrum, and whether they are normalised."""
+    text = _page(run).text
+    part = text[text.index("id='latents'") : text.index("id='curves'")]
+    assert part.count("<rect") == 6 and "Spectrum over frequency" in part
+    assert "<title>2: 1.44</title>" in part and "1,797 real images, after the normaliser" in part
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    evaluation["latents"]["normalised"] = False
+    (run / "evaluation.json").write_text(json.dumps(evaluation))
+    assert "an autoencoder alone keeps no statistics" in _page(run).text
+    del evaluation["latents"]
+    (run / "evaluation.json").write_text(json.dumps(evaluation))
+    assert "The latents were not looked at" in _page(run).text
+
+
+def test_figures_found_during_training_are_curves(run):
+    """Those that matter are drawn, the others named, and the best checkpoint is said."""
+    with (run / "metrics.jsonl").open("a") as file:
+        for step in (1010, 1020):
+            file.write(json.dumps({"step": step, "eval_fd": 9.0 - step / 1000, "eval_density": 0.5}) + "\n")
+    (run / "checkpoints").mkdir()
+    (run / "checkpoints" / "best.json").write_text(json.dumps({"step": 1020, "metric": {"eval_fd": 7.98}}))
+    text = _page(run).text
+    assert "Frechet distance over training steps" in text and "eval_density over" not in text
+    assert "Found during training too, and in metrics.jsonl: density." in text
+    assert "The best checkpoint by eval_fd is that of step 1,020: 7.98." in text

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from repae.config import UserError
-from repae.sample import grid, pairs, png, write_png
+from repae.sample import grid, pairs, png, sheet, write_png
 
 
 def _images(n=5, c=1, size=32):
@@ -68,3 +68,20 @@ def test_what_makes_no_picture_is_refused(images):
     """No images, or channels that no picture has."""
     with pytest.raises(UserError, match="1 or 3 channels"):
         grid(images, 2)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_words_stand_beside_the_images(channels):
+    """Without words a sheet is a grid; with them every image is whole still, and there is ink round them."""
+    images = _images(4, channels)
+    assert np.array_equal(sheet(images, 2), grid(images, 2))
+    made = sheet(images, 2, rows=("one", "two"), heads=("a", "b"), below=("1.0", "2.0", "3.0", "4.0"))
+    left, line = made.shape[1] - grid(images, 2).shape[1], 18
+    assert left > 20 and made.shape[0] == grid(images, 2).shape[0] + 3 * line
+    for index in range(4):
+        row, column = divmod(index, 2)
+        top, start = line + 4 + row * (68 + line), left + 4 + 68 * column
+        cell = made[top : top + 64, start : start + 64]
+        assert np.array_equal(cell[::2, ::2], images[index].permute(1, 2, 0))
+        assert made[top + 68 : top + 64 + line, start : start + 64].max() > 200  # the words below
+    assert made[line:, :left].max() > 200 and made[: line + 3, left:].max() > 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,13 +10,61 @@ import torch
 from players import IMAGES, batch, setup, step
 from processes import run_processes
 
+from repae.runtime.checkpoint import CheckpointStore
 from repae.runtime.distributed import world
+from repae.runtime.precision import Precision
 from repae.runtime.schedules import Until
 from repae.runtime.seeds import Share
 from repae.runtime.wrapping import unwrap
+from repae.train.loop import BestConfig, Loop, LoopConfig
 from repae.train.methods import RepaE
 
 STEPS = 3
+
+
+class Told:
+    """A hook of which the main process alone knows the figure, as an evaluation is: the best is in the middle."""
+
+    every = 1
+
+    def __call__(self, step: int) -> dict[str, float]:
+        return {"eval_fd": [3.0, 1.0, 2.0][step - 1]} if world().rank == 0 else {}
+
+
+def choose_the_best(folder: str) -> dict[str, Any]:
+    """Three steps of nothing, a checkpoint wherever the figure is the best so far; what this process takes for it."""
+    config = LoopConfig(steps=3, batch_size=2, checkpoint_every=100, best=BestConfig(metric="eval_fd"))
+    store, cpu = CheckpointStore(folder), torch.device("cpu")
+    loop = Loop(
+        Nothing(), lambda start: iter([batch(0)] * 3), config, store, meta={}, precision=Precision("fp32", cpu),
+        device=cpu, images=8, hooks=[Told()],
+    )  # fmt: skip
+    assert loop.run().finished
+    best = store.best()
+    assert best is not None
+    return {"value": loop._record.value, "step": best.step, "metric": dict(best.metric)}
+
+
+class Nothing:
+    """A step that trains nothing."""
+
+    def __call__(self, batch: Any, step: int, share: Share) -> dict[str, torch.Tensor]:
+        return {"loss": torch.zeros(())}
+
+    def parts(self) -> dict[str, Any]:
+        return {}
+
+    def modules(self) -> list[torch.nn.Module]:
+        return []
+
+
+@pytest.mark.slow
+def test_processes_agree_on_the_best_checkpoint(tmp_path: Path) -> None:
+    """A figure that the main process found decides on all of them, or some would wait for others for ever."""
+    expected = {"value": 1.0, "step": 2, "metric": {"eval_fd": 1.0}}
+    assert run_processes(choose_the_best, str(tmp_path), size=2) == [expected, expected]
+
+
 PARTS = ("vae", "denoiser", "discriminator", "latent_norm")
 
 

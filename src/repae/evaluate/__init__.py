@@ -1,5 +1,6 @@
 """Judging images: networks and their features, distances between sets, nearest neighbours, reconstruction, latents."""
 
+from repae.evaluate.alone import AutoencoderAlone
 from repae.evaluate.cache import FeatureCache
 from repae.evaluate.classifier import Classifier, Judge, Judgement, judge_for
 from repae.evaluate.comparison import Comparison, compare
@@ -19,6 +20,7 @@ from repae.evaluate.scores import inception_score, kernel_distance
 from repae.evaluate.settings import ComparisonConfig, EvaluationConfig, FeaturesConfig
 
 __all__ = [
+    "AutoencoderAlone",
     "Classifier",
     "ClassifierFeatures",
     "Comparison",

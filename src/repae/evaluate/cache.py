@@ -43,7 +43,7 @@ class FeatureCache:
             UserError: images that the network cannot take, or features that are no numbers.
         """
         extractor.check(images)
-        if self.folder is None:
+        if self.folder is None or not images.keep:
             return self._computed(images, extractor, None)
         place = self.folder / f"features-{extractor.name}-{images.digest}-{extractor.digest}"
         if (kept := _load(place, images, extractor)) is not None:

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -72,6 +72,10 @@ class Judge(NamedTuple):
     digest: str
     weights: str
     held_out_accuracy: float
+
+    def facts(self) -> dict[str, Any]:
+        """What a protocol says of it."""
+        return {"digest": self.digest, "weights": self.weights, "held_out_accuracy": self.held_out_accuracy}
 
 
 def judge_for(

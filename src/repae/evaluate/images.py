@@ -37,12 +37,14 @@ class ImageSet(ABC):
         name: what it is called in errors, tables and protocols.
         shape: channels, height, width of every image.
         labels: the class of each image, or None where nobody said.
+        keep: whether their features are worth keeping.
     """
 
     name: str
     shape: tuple[int, int, int]
     labels: Int64[Tensor, " n"] | None
     count: int
+    keep: bool = True
 
     def __len__(self) -> int:
         return self.count
@@ -67,13 +69,21 @@ class ImageSet(ABC):
 class ImagesInMemory(ImageSet):
     """Images that are there already, such as generated ones."""
 
-    def __init__(self, name: str, images: Shaped[Tensor, "n c h w"], labels: Int[Tensor, " n"] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        images: Shaped[Tensor, "n c h w"],
+        labels: Int[Tensor, " n"] | None = None,
+        *,
+        keep: bool = True,
+    ) -> None:
         check_levels(images.dtype, name)
         if not len(images):
             raise UserError(f"{name} holds no image; at least one is needed")
         self.name, self.images = name, images.cpu()
         self.count, self.shape = len(images), (images.shape[1], images.shape[2], images.shape[3])
         self.labels = None if labels is None else labels.cpu().long()
+        self.keep = keep
 
     def batches(self, batch_size: int) -> Iterator[UInt8[Tensor, "b c h w"]]:
         """Slices of the images."""

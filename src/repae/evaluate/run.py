@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -12,8 +13,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from repae.data import Dataset
+from repae.evaluate.alone import AutoencoderAlone
 from repae.evaluate.cache import FeatureCache
-from repae.evaluate.classifier import judge_for
+from repae.evaluate.classifier import Judge, judge_for
 from repae.evaluate.comparison import Comparison, compare
 from repae.evaluate.digits import Labelled, accuracy_by_class, classifier_figures, unjudgeable
 from repae.evaluate.features import POOL, ClassifierFeatures, FeatureExtractor
@@ -67,16 +69,40 @@ class Networks(NamedTuple):
 class Evaluation:
     """One evaluation: what is judged, on which images, how, and where features and the classifier are kept.
 
-    `precision` is that of the network while sampling, `path` the one that the model was trained on.
+    `precision` is that of the network while sampling, `path` the one that the model was trained on. Features of images
+    that are `passing`, because the weights that made them will have changed before anyone looks again, are not kept.
     """
 
-    bundle: Judged
+    bundle: Judged | AutoencoderAlone
     dataset: Dataset
     settings: EvaluationConfig
     precision: Precision
     path: FlowPath = field(default_factory=LinearPath)
     networks: Networks = field(default_factory=Networks)
     cache: Path | None = None
+    passing: bool = False
+
+    @property
+    def generates(self) -> bool:
+        """Whether there is a denoiser."""
+        return not isinstance(self.bundle, AutoencoderAlone)
+
+    @cached_property
+    def judge(self) -> Judge | None:
+        """The fixed classifier of these images, where it can judge them."""
+        if unjudgeable(self.dataset) is not None:
+            return None
+        real = self.real
+        return judge_for(real.images, real.labels, self.dataset.num_classes, self.cache)
+
+    @cached_property
+    def real(self) -> Labelled:
+        """The whole data set, which is small where the classifier judges."""
+        return Labelled(*self.dataset.batch(torch.arange(len(self.dataset)))[:2])
+
+    def made(self, name: str, images: Tensor, labels: Tensor | None = None) -> ImagesInMemory:
+        """Images that the weights have made."""
+        return ImagesInMemory(name, images, labels, keep=not self.passing)
 
     @property
     def features(self) -> FeatureCache:
@@ -85,6 +111,7 @@ class Evaluation:
 
     def draw(self, count: int, guidance: Guidance) -> Labelled:
         """Generated images with the labels they were made for, which have the class shares of the data set."""
+        assert not isinstance(self.bundle, AutoencoderAlone)
         settings, labels = self.settings, labels_like(self.dataset.labels, count)
         images = generate(
             self.bundle, labels, sampler=settings.sampler, path=self.path, precision=self.precision,
@@ -104,7 +131,7 @@ class Evaluation:
 
 
 def evaluate(
-    bundle: Judged,
+    bundle: Judged | AutoencoderAlone,
     dataset: Dataset,
     settings: EvaluationConfig,
     *,
@@ -112,6 +139,7 @@ def evaluate(
     path: FlowPath = LinearPath(),  # noqa: B008 (immutable)
     networks: Networks = Networks(),  # noqa: B008 (immutable)
     cache: Path | None = None,
+    passing: bool = False,
 ) -> dict[str, Any]:
     """Every figure that this data set and the networks at hand allow, flat; beside them, as far as there are any:
 
@@ -120,14 +148,18 @@ def evaluate(
 
     Reconstruction and latents, always. Where the classifier can judge (`unjudgeable`), `classifier_figures`; for each
     network at hand its `Comparison` of unguided images with real ones, and `rfid` or `rfd_NAME` of reconstructions with
-    the images they were made of. Generated labels have the class shares of the data set.
+    the images they were made of. Generated labels have the class shares of the data set. Of an autoencoder alone there
+    are the figures of reconstruction and latents, and the protocol says nothing of sampling. `passing`: see
+    `Evaluation`.
     """
-    it = Evaluation(bundle, dataset, settings, precision, path, networks, cache)
+    it = Evaluation(bundle, dataset, settings, precision, path, networks, cache, passing)
     result: dict[str, Any] = {"notes": [], "protocol": _protocol(it)}
     reason = unjudgeable(dataset)
-    if reason is None or networks.extractors:
-        _generation(it, result, judged=reason is None)
-    if reason is not None:
+    if not it.generates:
+        result["notes"].append("An autoencoder alone: no image was generated.")
+    elif reason is None or networks.extractors:
+        _generation(it, result)
+    if reason is not None and it.generates:
         what = "No figure of the classifier" if networks.extractors else "Only the reconstruction was evaluated"
         result["notes"].append(f"{what}{'' if networks.extractors else ', no generated image'}: {reason}.")
     _reconstruction(it, result)
@@ -136,23 +168,18 @@ def evaluate(
     return result
 
 
-def _generation(it: Evaluation, result: dict[str, Any], *, judged: bool) -> None:
+def _generation(it: Evaluation, result: dict[str, Any]) -> None:
     """Images drawn once, judged by the classifier and compared in the features of every network."""
-    settings, dataset = it.settings, it.dataset
-    free, judge = it.draw(settings.images, UNGUIDED), None
+    assert not isinstance(it.bundle, AutoencoderAlone)
+    settings, dataset, judge = it.settings, it.dataset, it.judge
+    free = it.draw(settings.images, UNGUIDED)
     if it.bundle.null_label is None:
         result["notes"].append("The model has no null class: no image was generated with guidance.")
-    if judged:
-        real = Labelled(*dataset.batch(torch.arange(len(dataset)))[:2])
-        judge = judge_for(real.images, real.labels, dataset.num_classes, it.cache)
+    if judge is not None:
         guided = None if it.bundle.null_label is None else it.draw(settings.guided_images, settings.guidance)
-        result |= classifier_figures(free, guided, real, judge, settings.neighbours)
-        result["protocol"]["classifier"] = {
-            "digest": judge.digest,
-            "weights": judge.weights,
-            "held_out_accuracy": judge.held_out_accuracy,
-        }
-    images = ImagesInMemory("generated images", *free)
+        result |= classifier_figures(free, guided, it.real, judge, settings.neighbours)
+        result["protocol"]["classifier"] = judge.facts()
+    images = it.made("generated images", *free)
     indices = evenly_spaced(dataset, settings.reference_images)
     reference = Reference("the data set", ImagesOfDataset("the data set", dataset, indices), {})
     result["protocol"]["reference"] = reference.facts()
@@ -179,25 +206,39 @@ def _reconstruction(it: Evaluation, result: dict[str, Any]) -> None:
         result["lpips"] = it.networks.lpips(before, after)
     # No interval: reconstructions come in pairs with the images, and the bootstrap draws one side only.
     only_frechet = it.settings.comparison.replace(metrics=("fid",), resamples=0)
-    for network in it.networks.extractors:
+    networks = list(it.networks.extractors)
+    if it.judge is not None:
+        networks.append(ClassifierFeatures(it.judge.network))
+        result["protocol"]["classifier"] = it.judge.facts()
+    for network in networks:
         reference = Reference("real images", ImagesInMemory("real images", before), {})
-        found = compare(ImagesInMemory("reconstructions", after), reference, network, only_frechet, it.features)
+        found = compare(it.made("reconstructions", after), reference, network, only_frechet, it.features)
         for kind in ("figures", "warnings"):
             entries = {f"r{key}": value for key, value in getattr(found, kind).items()}
             result |= entries if kind == "figures" else {kind: {**result.get(kind, {}), **entries}}
 
 
 def _latents(it: Evaluation, result: dict[str, Any]) -> None:
-    """Latents of real images by the posterior's mean, normalised, beside the teacher's features of the same images."""
+    """Latents of real images by the posterior's mean, normalised, beside the teacher's features of the same images.
+
+    An autoencoder alone has no statistics: mean and deviation of its channels are told as they are, and taken out for
+    the other figures, as a denoiser's training would.
+    """
     indices = evenly_spaced(it.dataset, min(it.settings.images, LATENT_IMAGES))
     images = ImagesOfDataset("the data set", it.dataset, indices)
     teacher = next((network for network in it.networks.extractors if network.name == "teacher"), None)
     features = None if teacher is None else it.features.features(images, teacher)[POOL]
-    figures = latent_figures(_encoded(it, images), it.dataset.labels[indices], features)
+    latents, raw = _encoded(it, images), {}
+    if not it.generates:
+        mean, std = (getattr(latents.double(), of)((0, 2, 3), keepdim=True).float() for of in ("mean", "std"))
+        raw = {"latent_mean": mean.flatten().tolist(), "latent_std": std.flatten().tolist()}
+        latents = (latents - mean) / std.clamp_min(1e-6)
+    figures = {**latent_figures(latents, it.dataset.labels[indices], features), **raw}
     result |= {key: value for key, value in figures.items() if isinstance(value, float)}
     result["latents"] = {
         key.removeprefix("latent_"): value for key, value in figures.items() if not isinstance(value, float)
     }
+    result["latents"] |= {"normalised": it.generates, "images": len(indices)}
 
 
 def _encoded(it: Evaluation, images: ImagesOfDataset) -> Float[Tensor, "n c h w"]:
@@ -230,13 +271,7 @@ def _protocol(it: Evaluation) -> dict[str, Any]:
     return {
         "bundle": it.bundle.name,
         "images": settings.images,
-        "guided_images": settings.guided_images,
-        "sampler": settings.sampler.model_dump(mode="json"),
-        "evaluations": settings.sampler.evaluations,
-        "guidance": settings.guidance.model_dump(mode="json"),
-        "path": it.path.model_dump(mode="json"),
-        "seed": settings.seed,
-        "labels": LABEL_RULE,
+        **(_sampling(it) if it.generates else {}),
         "neighbours": settings.neighbours,
         "period": settings.period,
         "comparison": settings.comparison.model_dump(mode="json"),
@@ -254,4 +289,18 @@ def _protocol(it: Evaluation) -> dict[str, Any]:
         "arithmetic": it.precision.name,
         "device": it.precision.device.type,
         "versions": versions(),
+    }
+
+
+def _sampling(it: Evaluation) -> dict[str, Any]:
+    """How images were generated."""
+    settings = it.settings
+    return {
+        "guided_images": settings.guided_images,
+        "sampler": settings.sampler.model_dump(mode="json"),
+        "evaluations": settings.sampler.evaluations,
+        "guidance": settings.guidance.model_dump(mode="json"),
+        "path": it.path.model_dump(mode="json"),
+        "seed": settings.seed,
+        "labels": LABEL_RULE,
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from repae.data import FolderConfig
-from repae.evaluate.settings import EvaluationConfig
 from repae.losses.autoencoder import AutoencoderLossConfig
 from repae.models.autoencoders import DiffusersConfig, TinyConfig
 from repae.recipes.recipe import (
@@ -12,6 +11,7 @@ from repae.recipes.recipe import (
     FromWarmup,
     PreviewConfig,
     Recipe,
+    RecipeEvaluation,
     RuntimeConfig,
     TeacherPerceptual,
 )
@@ -171,5 +171,5 @@ def _folder() -> Recipe:
         start=FromWarmup(steps=1000),
         runtime=RuntimeConfig(workers=2),
         preview=PreviewConfig(every=1000),
-        evaluation=EvaluationConfig(images=1000),
+        evaluation=RecipeEvaluation(images=1000),
     )

@@ -23,9 +23,11 @@ class RunEvaluation(EvaluationConfig):
 
     Attributes:
         bundle: which weights; none takes the recipe's choice.
+        pictures: also draw the gallery into ``samples/gallery``; it takes some hundred images more.
     """
 
     bundle: BundleName | None = None
+    pictures: bool = True
 
 
 class ImagesEvaluation(ComparisonConfig):
@@ -62,7 +64,8 @@ def run_evaluation(run: Path, options: Mapping[str, str | None]) -> RunEvaluatio
     named = {**options, "features": str(kinds)} if all(kind["kind"] in _KINDS for kind in kinds) else options
     changes = read_options(RunEvaluation, named)
     RunEvaluation().replace(**changes)
-    return RunEvaluation(**recipe_of(run).evaluation.model_dump()).replace(**changes)
+    own = recipe_of(run).evaluation.model_dump(exclude={"every", "quick_images"})
+    return RunEvaluation(**own).replace(**changes)
 
 
 def images_evaluation(options: Mapping[str, str | None]) -> ImagesEvaluation:

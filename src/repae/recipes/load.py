@@ -11,12 +11,14 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from repae.config import UserError, check
+from repae.evaluate import AutoencoderAlone
 from repae.export.folders import INDEX, WEIGHTS, read_json, read_pipeline
 from repae.flow import Guidance, Sampler
 from repae.models.bundle import Bundle
 from repae.models.denoiser import Denoiser
 from repae.models.latent_norm import LatentNorm
 from repae.recipes.recipe import Recipe
+from repae.recipes.weights import read_part
 from repae.runtime.checkpoint import CheckpointStore
 from repae.runtime.precision import Precision
 from repae.sample import generate
@@ -26,6 +28,21 @@ from repae.train.state import BUNDLES
 
 ORIGIN = "repae.json"
 """What an exported folder says of the run that it was made of."""
+
+
+@dataclass(frozen=True)
+class AutoencoderRun:
+    """A run that trained an autoencoder only: its recipe, what the checkpoint that was read says, and its weights."""
+
+    folder: Path
+    recipe: Recipe
+    meta: dict[str, Any]
+    step: int
+    bundle: AutoencoderAlone
+
+    def to(self, device: str | torch.device) -> None:
+        """Moves the weights to another device."""
+        self.bundle.vae.to(device)
 
 
 @dataclass(frozen=True)
@@ -111,6 +128,30 @@ def load(
         module.load_state_dict(state["module"] if part.startswith("ema_") else state)
         module.to(device).eval().requires_grad_(False)
     return Run(folder, recipe, meta, saved.step, Bundle(name, denoiser, vae, norm))
+
+
+def load_judged(folder: str | Path, bundle: str | None = None) -> Run | AutoencoderRun:
+    """Opens what can be judged: what `load` opens, and a run that trained an autoencoder only.
+
+    Raises:
+        UserError: as `load`, or a bundle that such a run does not have.
+    """
+    folder = Path(folder)
+    if (folder / INDEX).is_file():
+        return load(folder, bundle)
+    store, newest = _newest(folder)
+    saved = store.describe(newest)
+    recipe = check(Recipe, saved.meta["recipe"], str(newest))
+    if not isinstance(recipe.method, VaeOnly):
+        return load(folder, bundle)
+    if bundle not in (None, "ema", "live"):
+        raise UserError(f"{folder} trained an autoencoder only, whose bundles are 'ema' and 'live'; {bundle!r} is none")
+    name = bundle or "ema"
+    vae = build_vae(recipe, saved.meta["image_channels"])
+    vae.load_state_dict(read_part(store, newest, BUNDLES[name][1]))
+    side = saved.meta["resolution"] // vae.factor
+    alone = AutoencoderAlone(name, vae.eval().requires_grad_(False), (vae.latent_channels, side, side))
+    return AutoencoderRun(folder, recipe, saved.meta, saved.step, alone)
 
 
 def _exported(folder: Path, bundle: str | None, device: str | torch.device) -> Run:

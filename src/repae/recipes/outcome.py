@@ -11,17 +11,22 @@ from repae.data import Dataset
 from repae.evaluate import EvaluationConfig
 from repae.evaluate import evaluate as judge
 from repae.recipes.catalogue import find
+from repae.recipes.gallery import draw_gallery
 from repae.recipes.judged import RunEvaluation
-from repae.recipes.load import Run, load
+from repae.recipes.load import AutoencoderRun, Run, load_judged
 from repae.recipes.networks import networks_at_hand
+from repae.recipes.pictures import reconstructed_images
 from repae.recipes.place import Place, occupied
 from repae.recipes.run import train
 from repae.report import build as build_report
 from repae.runtime.distributed import is_main
+from repae.sample import pairs, write_png
 
 
 def evaluate(folder: Path, settings: RunEvaluation | None = None) -> dict[str, Any]:
-    """Judges a run on the data it was trained on and writes ``evaluation.json``, then the report anew.
+    """Judges a run on the data it was trained on and writes ``evaluation.json``, the gallery, then the report anew.
+
+    A run that trained an autoencoder only is judged by its reconstructions and latents.
 
     Args:
         folder: ``runs/NAME``.
@@ -31,19 +36,41 @@ def evaluate(folder: Path, settings: RunEvaluation | None = None) -> dict[str, A
     Raises:
         UserError: no run there, its data are not what it was trained on, or a network that is asked for has no weights.
     """
-    run = load(folder, None if settings is None else settings.bundle)
+    run = load_judged(folder, None if settings is None else settings.bundle)
+    settings = settings or RunEvaluation(**run.recipe.evaluation.model_dump(exclude={"every", "quick_images"}))
     with occupied(run.recipe.runtime, folder.parent) as place:
         run.to(place.device)
-        figures = judged(run, _same_data(run), place, settings)
+        dataset = _same_data(run)
+        figures = judged(run, dataset, place, settings)
         if is_main():
-            own = run.bundle.name == run.recipe.bundle
-            name = "evaluation.json" if own else f"evaluation-{run.bundle.name}.json"
-            write_atomic(folder / name, json.dumps(figures, indent=2) + "\n")
+            own = "ema" if isinstance(run, AutoencoderRun) else run.recipe.bundle
+            suffix = "" if run.bundle.name == own else f"-{run.bundle.name}"
+            write_atomic(folder / f"evaluation{suffix}.json", json.dumps(figures, indent=2) + "\n")
+            if settings.pictures:
+                _draw(run, dataset, place, settings, figures, folder / "samples", suffix)
             build_report(folder)
     return figures
 
 
-def judged(run: Run, dataset: Dataset, place: Place, settings: EvaluationConfig | None = None) -> dict[str, Any]:
+def _draw(
+    run: Run | AutoencoderRun,
+    dataset: Dataset,
+    place: Place,
+    settings: EvaluationConfig,
+    figures: dict[str, Any],
+    samples: Path,
+    suffix: str,
+) -> None:
+    """The gallery, and the reconstructions of what was not trained here."""
+    if isinstance(run, Run):
+        draw_gallery(run, dataset, place, settings, figures, samples / f"gallery{suffix}")
+    if not suffix and not (samples / "reconstructions.png").exists():
+        write_png(samples / "reconstructions.png", pairs(*reconstructed_images(run.bundle.vae, dataset, place)))
+
+
+def judged(
+    run: Run | AutoencoderRun, dataset: Dataset, place: Place, settings: EvaluationConfig | None = None
+) -> dict[str, Any]:
     """All figures of an opened run, with their protocol and where the run stands; by default as its recipe says."""
     settings = settings or run.recipe.evaluation
     figures = judge(
@@ -66,7 +93,7 @@ def demo(runs: Path = Path("runs")) -> Path:
     return folder
 
 
-def _same_data(run: Run) -> Dataset:
+def _same_data(run: Run | AutoencoderRun) -> Dataset:
     dataset = run.recipe.data.open()
     if run.meta["data"] is not None and dataset.fingerprint != run.meta["data"]:  # nobody knows an import's data
         raise UserError(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from repae.data import FolderConfig
 from repae.data.latents import LatentsConfig
-from repae.evaluate.settings import EvaluationConfig
 from repae.flow.guidance import Guidance
 from repae.flow.samplers import Euler, EulerMaruyama
 from repae.losses.autoencoder import AutoencoderLossConfig
@@ -21,6 +20,7 @@ from repae.recipes.recipe import (
     LpipsPerceptual,
     PreviewConfig,
     Recipe,
+    RecipeEvaluation,
     RuntimeConfig,
     TimmTeacher,
 )
@@ -327,7 +327,7 @@ def _base(name: str, size: str, vae: str, about: str, target: str) -> Recipe:
             sampler=Euler(steps=50),
             guidance=Guidance(scale=4.0, low=0.0, high=1.0),
         ),
-        evaluation=EvaluationConfig(images=5000, sampler=EulerMaruyama(steps=250), guidance=_GUIDANCE[vae]),
+        evaluation=RecipeEvaluation(images=5000, sampler=EulerMaruyama(steps=250), guidance=_GUIDANCE[vae]),
     )
 
 

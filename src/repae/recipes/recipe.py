@@ -21,6 +21,9 @@ from repae.train.methods import Repa
 from repae.train.setup import TrainSetup
 from repae.train.state import BundleName
 
+EVALUATED = "eval_"
+"""How names of metrics begin that an evaluation during training has found."""
+
 
 class EmbeddedTeacher(Config):
     """A small teacher trained, without labels, on the run's own images before the run; made once and kept."""
@@ -187,6 +190,29 @@ class PreviewConfig(Config):
     guidance: Guidance = Guidance(scale=2.0, low=0.0, high=0.85)
 
 
+class RecipeEvaluation(EvaluationConfig):
+    """How a run is judged: by `repae evaluate`, and during its training if `every` says so.
+
+    Figures that are found during training are logged with ``eval_`` before their names, such as ``eval_fd``; with
+    ``loop.best.metric`` one of them decides which checkpoint is kept as the best.
+
+    Attributes:
+        every: steps between two evaluations during training, of the weights that ``bundle`` names; none for no such.
+        quick_images: images in an evaluation during training at most, guided ones or not; none takes as many as
+            `repae evaluate` does.
+    """
+
+    every: int | None = Field(default=None, ge=1)
+    quick_images: int | None = Field(default=500, ge=2)
+
+    def quick(self) -> EvaluationConfig:
+        """The evaluation that is done during training: fewer images, no bootstrap, and otherwise the same."""
+        settings = EvaluationConfig(**self.model_dump(exclude={"every", "quick_images"}))
+        most = self.quick_images or max(self.images, self.guided_images)
+        images, guided = min(self.images, most), min(self.guided_images, most)
+        return settings.replace(images=images, guided_images=guided, **{"comparison.resamples": 0})
+
+
 class TrackConfig(Config):
     """Where metrics go besides ``metrics.jsonl``."""
 
@@ -222,7 +248,7 @@ class Recipe(TrainSetup):
     bundle: BundleName = "ema"
     runtime: RuntimeConfig = RuntimeConfig()
     preview: PreviewConfig = PreviewConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
+    evaluation: RecipeEvaluation = RecipeEvaluation()
     track: TrackConfig = TrackConfig()
 
     @model_validator(mode="after")
@@ -231,6 +257,16 @@ class Recipe(TrainSetup):
             raise ValueError(
                 f"start.kind is 'published', and a vae of kind {self.vae.kind!r} without a path comes with no weights; "
                 "set vae.kind to 'diffusers' and vae.path, or start.kind to 'weights', 'warmup' or 'scratch'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _best_by_something(self) -> Recipe:
+        best = self.loop.best
+        if best is not None and best.metric.startswith(EVALUATED) and self.evaluation.every is None:
+            raise ValueError(
+                f"loop.best.metric is {best.metric!r}, which an evaluation during training finds, and there is none; "
+                "set evaluation.every to the number of steps between two, or choose a metric that is logged"
             )
         return self
 

@@ -12,6 +12,7 @@ from repae.data import Dataset
 from repae.recipes.discriminator import discriminator_weights
 from repae.recipes.identity import check_same_run
 from repae.recipes.latents import RunLatents, open_latents
+from repae.recipes.monitor import Monitor
 from repae.recipes.perceptual import check_perceptual, pretrained_distance, teacher_distance
 from repae.recipes.pictures import Preview, Reconstructions, final_pictures
 from repae.recipes.place import Place, occupied, writable, write_environment
@@ -134,6 +135,8 @@ def _loop(
         if isinstance(step, VaeStep)
         else Preview(recipe, step, dataset, place, folder, trackers)
     ]
+    if recipe.evaluation.every is not None:
+        hooks.append(Monitor(recipe, step, dataset, place))
     read = dataset if latents is None else latents.reading(dataset, step.models.targets)  # type: ignore[attr-defined]
     loop = Loop(
         step,

@@ -15,13 +15,15 @@ LEFT, RIGHT, TOP, BOTTOM = 56, 26, 10, 28
 COLOURS = 3
 BINS = 300
 DECADES = 30.0
+BARS_NAMED = 16
 
 
-def chart(title: str, series: Mapping[str, Points], about: str = "") -> str:
+def chart(title: str, series: Mapping[str, Points], about: str = "", over: str = "training steps") -> str:
     """One panel as an HTML figure: a title, a legend with last values, the lines, and what they show.
 
-    At most three series of (step, value) in ascending steps. The scale is logarithmic where all values are positive and
-    span more than a factor of 30. Values that are not finite interrupt a line. Long series are averaged over 300 bins.
+    `over` says what is told along the axis. At most three series of (step, value) in ascending steps. The scale is
+    logarithmic where all values are positive and span more than a factor of 30. Values that are not finite interrupt a
+    line. Long series are averaged over 300 bins.
     """
     assert 0 < len(series) <= COLOURS, len(series)
     lines = {name: thinned(points) for name, points in series.items()}
@@ -29,13 +31,56 @@ def chart(title: str, series: Mapping[str, Points], about: str = "") -> str:
     if not finite:
         body = "<p class='missing'>No finite value was logged.</p>"
     else:
-        body = _svg(title, lines, finite)
+        body = _svg(f"{title} over {over}", lines, finite)
     legend = "".join(
         f"<span><i class='c{place}'></i>{escape(name)} <b>{number(points[-1][1])}</b></span>"
         for place, (name, points) in enumerate(lines.items())
     )
     caption = f"<p>{escape(about)}</p>" if about else ""
     return f"<figure class='chart'><h3>{escape(title)}</h3><div class='legend'>{legend}</div>{body}{caption}</figure>"
+
+
+def bars(title: str, values: Sequence[float], about: str = "") -> str:
+    """One panel as an HTML figure: a bar up or down from zero for each value, numbered from 0, and what they show."""
+    assert values, title
+    finite = [value for value in values if math.isfinite(value)]
+    if not finite:
+        body = "<p class='missing'>No finite value is there.</p>"
+    else:
+        body = _bars(title, values, _linear_axis(min(0.0, *finite), max(0.0, *finite), 4))
+    caption = f"<p>{escape(about)}</p>" if about else ""
+    return f"<figure class='chart'><h3>{escape(title)}</h3>{body}{caption}</figure>"
+
+
+def _bars(title: str, values: Sequence[float], axis: _Axis) -> str:
+    """The bars, and below them the numbers of as many as there is room for."""
+    width = (WIDTH - LEFT - RIGHT) / len(values)
+    stride = -(-len(values) // BARS_NAMED)
+
+    def y_of(value: float) -> float:
+        return HEIGHT - BOTTOM - axis.share(value) * (HEIGHT - TOP - BOTTOM)
+
+    parts = [_gridline(y_of(tick), number(tick), "zero" if tick == 0 else "grid") for tick in axis.ticks]
+    for place, value in enumerate(values):
+        x = LEFT + (place + 0.5) * width
+        if math.isfinite(value):
+            top, height = min(y_of(value), y_of(0)), abs(y_of(value) - y_of(0))
+            words = f"<title>{place}: {number(value)}</title>"
+            side = min(0.8 * width, 40)
+            parts.append(
+                f"<rect class='c0' x='{x - side / 2:.1f}' y='{top:.1f}' width='{side:.1f}' height='{height:.1f}'>"
+                f"{words}</rect>"
+            )
+        if place % stride == 0:
+            parts.append(f"<text x='{x:.1f}' y='{HEIGHT - BOTTOM + 16}' text-anchor='middle'>{place}</text>")
+    return _drawing(f"{title}, a bar each", parts)
+
+
+def _gridline(y: float, words: str, kind: str) -> str:
+    return (
+        f"<line class='{kind}' x1='{LEFT}' x2='{WIDTH - RIGHT}' y1='{y:.1f}' y2='{y:.1f}'/>"
+        f"<text x='{LEFT - 6}' y='{y + 3.5:.1f}' text-anchor='end'>{words}</text>"
+    )
 
 
 def number(value: float) -> str:
@@ -66,7 +111,7 @@ class _Axis(NamedTuple):
         return (value - self.low) / (self.high - self.low)
 
 
-def _svg(title: str, lines: Mapping[str, Points], finite: Points) -> str:
+def _svg(words: str, lines: Mapping[str, Points], finite: Points) -> str:
     first, last = min(x for x, _ in finite), max(x for x, _ in finite)
     steps = _linear_axis(first, last, 5)._replace(low=first, high=max(last, first + 1))
     values = _axis([y for _, y in finite])
@@ -78,10 +123,7 @@ def _svg(title: str, lines: Mapping[str, Points], finite: Points) -> str:
         return HEIGHT - BOTTOM - values.share(y) * (HEIGHT - TOP - BOTTOM)
 
     parts = []
-    for tick in values.ticks:
-        y = y_of(tick)
-        parts.append(f"<line class='grid' x1='{LEFT}' x2='{WIDTH - RIGHT}' y1='{y:.1f}' y2='{y:.1f}'/>")
-        parts.append(f"<text x='{LEFT - 6}' y='{y + 3.5:.1f}' text-anchor='end'>{number(tick)}</text>")
+    parts += [_gridline(y_of(tick), number(tick), "grid") for tick in values.ticks]
     for tick in steps.ticks:
         if first <= tick <= last:
             parts.append(
@@ -93,7 +135,11 @@ def _svg(title: str, lines: Mapping[str, Points], finite: Points) -> str:
             # A point alone is no line: a round cap on one of no length shows it.
             path = f"{path} {path}" if len(run) == 1 else path
             parts.append(f"<polyline class='c{place}' points='{path}'/>")
-    label = escape(f"{title} over training steps", quote=True)
+    return _drawing(words, parts)
+
+
+def _drawing(words: str, parts: Sequence[str]) -> str:
+    label = escape(words, quote=True)
     return f"<svg viewBox='0 0 {WIDTH} {HEIGHT}' role='img' aria-label='{label}'>{''.join(parts)}</svg>"
 
 

@@ -35,7 +35,8 @@ tr.group td { padding-top: 1.1rem; font-weight: 600; }
 figure { margin: 1rem 0; }
 figure img { display: block; max-width: 100%; height: auto; image-rendering: pixelated; border-radius: .25rem; }
 .strip { display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); gap: 1rem; }
-.strip figure, .charts figure { margin: 0; } .strip img { image-rendering: auto; }
+.strip figure, .charts figure { margin: 0; } .strip img, .gallery img { image-rendering: auto; }
+.gallery figure { margin: .3rem 0 1.8rem; }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(19rem, 1fr)); gap: 1.6rem 1.4rem; }
 .legend { display: flex; flex-wrap: wrap; gap: .1rem 1rem; font-size: .82rem; color: var(--soft); min-height: 1.4em; }
 .legend b { color: var(--ink); font-weight: 600; font-variant-numeric: tabular-nums; }
@@ -44,6 +45,7 @@ i.c0 { background: var(--c0); } i.c1 { background: var(--c1); } i.c2 { backgroun
 svg { display: block; width: 100%; height: auto; }
 svg text { fill: var(--soft); font-size: 11px; font-variant-numeric: tabular-nums; }
 svg .grid { stroke: var(--rule); stroke-width: 1; }
+svg rect.c0 { fill: var(--c0); } svg .zero { stroke: var(--soft); stroke-width: 1; }
 svg polyline { fill: none; stroke-width: 1.8; stroke-linejoin: round; stroke-linecap: round; }
 polyline.c0 { stroke: var(--c0); } polyline.c1 { stroke: var(--c1); } polyline.c2 { stroke: var(--c2); }
 details { margin: 1rem 0; } summary { cursor: pointer; color: var(--soft); }

@@ -21,6 +21,8 @@ class Run(NamedTuple):
     metrics: list[dict[str, Any]]
     teachers: list[dict[str, Any]]
     evaluation: dict[str, Any] | None
+    gallery: dict[str, Any] | None
+    best: dict[str, Any] | None
     damaged: tuple[str, ...]
 
     def of_recipe(self, dotted: str) -> Any:
@@ -90,6 +92,7 @@ def read_run(folder: Path) -> Run:
         damaged.append("metrics.jsonl")
     text = (folder / "recipe.yaml").read_text(encoding="utf-8", errors="replace") if recipe else None
     environment, evaluation, teachers = json_of("environment.json"), json_of("evaluation.json"), json_of("teacher.json")
+    gallery, best = json_of("samples/gallery/gallery.json"), json_of("checkpoints/best.json")
     return Run(
         folder,
         text,
@@ -98,5 +101,7 @@ def read_run(folder: Path) -> Run:
         metrics,
         [teachers] if isinstance(teachers, dict) else [item for item in teachers or [] if isinstance(item, dict)],
         evaluation if isinstance(evaluation, dict) else None,
+        gallery if isinstance(gallery, dict) else None,
+        best if isinstance(best, dict) else None,
         tuple(damaged),
     )

@@ -9,7 +9,7 @@ from typing import Any
 from repae.report.charts import Points, chart, number
 from repae.report.page import code, facts, folded, group, missing, picture, row, said, section, table
 from repae.report.run import Run
-from repae.report.words import GROUPS, PANELS, TEACHER, UNSHOWN, Figure
+from repae.report.words import EVALUATED, GROUPS, PANELS, TEACHER, UNSHOWN, Figure
 from repae.track import duration
 
 PREVIEWS = 8
@@ -100,6 +100,8 @@ def curves(run: Run) -> str:
     series = {key: [(float(r["step"]), float(r[key])) for r in run.metrics if key in r] for key in keys}
     idle = [key for key in keys if all(value == 0 for _, value in series[key])]
     charts, drawn = [], set(idle)
+    unshown = [key for key in keys if key.startswith(EVALUATED) and not any(key in panel.keys for panel in PANELS)]
+    drawn.update(unshown)
     for panel in PANELS:
         lines = {panel.keys[key]: series[key] for key in panel.keys if key in series and key not in idle}
         drawn |= set(panel.keys)
@@ -111,7 +113,11 @@ def curves(run: Run) -> str:
         if "images_per_second" in r.get("wall", {})
     ]
     charts += [chart("Speed", {"images per second": speed}, "On the machine named below.")] if speed else []
-    parts = [f"<div class='charts'>{''.join(charts)}</div>"]
+    parts = [f"<p>{escape(best)}</p>"] if (best := _best_line(run)) else []
+    parts.append(f"<div class='charts'>{''.join(charts)}</div>")
+    if unshown:
+        names = ", ".join(key.removeprefix(EVALUATED) for key in unshown)
+        parts.append(missing(f"Found during training too, and in metrics.jsonl: {names}."))
     if idle:
         parts.append(missing(f"Zero throughout, so not drawn: {', '.join(idle)}."))
     return section("curves", "Curves", *parts)
@@ -201,7 +207,7 @@ def _of(evaluation: dict[str, Any], table: str) -> dict[str, Any]:
 def _protocol_line(protocol: dict[str, Any]) -> str:
     words = []
     if (images := protocol.get("images")) is not None:
-        words.append(f"{images} images without guidance")
+        words.append(f"{images} images{' without guidance' if 'sampler' in protocol else ''}")
     if (guided := protocol.get("guided_images")) is not None and isinstance(protocol.get("guidance"), dict):
         g = protocol["guidance"]
         words.append(f"{guided} with guidance {g.get('scale')} for t in [{g.get('low')}, {g.get('high')}]")
@@ -221,6 +227,15 @@ def _preview_line(run: Run) -> str:
     if not isinstance(sampler, dict) or not isinstance(guidance, dict):
         return ""
     return f"Sampler {sampler.get('kind')}, {sampler.get('steps')} steps, guidance {guidance.get('scale')}."
+
+
+def _best_line(run: Run) -> str:
+    """Which checkpoint was kept as the best."""
+    metric = (run.best or {}).get("metric")
+    if run.best is None or not isinstance(metric, dict) or not metric:
+        return ""
+    name, value = next(iter(metric.items()))
+    return f"The best checkpoint by {name} is that of step {run.best.get('step'):,}: {number(value)}."
 
 
 def _is_number(value: Any) -> bool:

@@ -144,7 +144,27 @@ class Panel(NamedTuple):
     about: str = ""
 
 
+EVALUATED = "eval_"
+"""How names of metrics begin that an evaluation during training has found."""
+
 PANELS = (
+    Panel("FID", {"eval_fid": "FID"}, "Found during training, on fewer images than the results: for comparing steps."),
+    Panel(
+        "Frechet distance",
+        {"eval_fd": "classifier", "eval_fd_teacher": "teacher", "eval_fd_dinov2": "DINOv2"},
+        "Found during training, on fewer images than the results: for comparing steps.",
+    ),
+    Panel(
+        "Accuracy of generated images",
+        {"eval_accuracy_guided": "guided", "eval_accuracy": "unguided", "eval_nn_accuracy": "1-NN, unguided"},
+        "Share that is taken for the class it was made for.",
+    ),
+    Panel(
+        "Precision and recall, in pixels",
+        {"eval_precision": "precision", "eval_recall": "recall", "eval_coverage": "coverage"},
+        "Of images generated without guidance.",
+    ),
+    Panel("Reconstruction, PSNR", {"eval_psnr": "dB", "psnr": "dB, few images"}, "Of the weights that are judged."),
     Panel(
         "Denoiser", {"sit_loss": "total", "denoising_loss": "flow matching"}, "Flow matching plus weighted alignment."
     ),

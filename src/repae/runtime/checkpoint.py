@@ -114,6 +114,10 @@ class CheckpointStore:
         found = _checkpoints(self.folder)
         return found[max(found)] if found else None
 
+    def steps(self) -> list[int]:
+        """The steps of all checkpoints that are there, in order."""
+        return sorted(_checkpoints(self.folder))
+
     def at(self, step: int) -> Path:
         """The checkpoint of ``step``.
 

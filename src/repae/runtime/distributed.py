@@ -88,6 +88,15 @@ def barrier() -> None:
         dist.barrier()
 
 
+def from_main(numbers: dict[str, float]) -> dict[str, float]:
+    """The numbers that the main process has, on every process, bit for bit. Waits for the main process."""
+    if _world.size == 1:
+        return numbers
+    box = [numbers]
+    dist.broadcast_object_list(box)
+    return box[0]
+
+
 class _AllReduceSum(torch.autograd.Function):
     """Sum over processes. Each process's output depends on every input, so gradients are summed over processes too."""
 

@@ -1,19 +1,34 @@
 """Drawing images: noise to pixels, which labels, long lists by many processes, grids and files."""
 
+from repae.sample.between import BetweenClasses, Mixture, between_noise, spherical
 from repae.sample.draw import Drawn, draw, missing_batches
 from repae.sample.files import Npz, Output, Pngs, Shards
-from repae.sample.generate import Source, generate, generate_batches, image_noise, step_noise
+from repae.sample.generate import (
+    ImageNoise,
+    Source,
+    chosen_noise,
+    generate,
+    generate_batches,
+    image_noise,
+    own_noise,
+    step_noise,
+)
 from repae.sample.labels import balanced_labels, grid_labels, labels_like, random_labels
-from repae.sample.pictures import grid, pairs, png, write_png
+from repae.sample.pictures import grid, pairs, png, sheet, write_png
 
 __all__ = [
+    "BetweenClasses",
     "Drawn",
+    "ImageNoise",
+    "Mixture",
     "Npz",
     "Output",
     "Pngs",
     "Shards",
     "Source",
     "balanced_labels",
+    "between_noise",
+    "chosen_noise",
     "draw",
     "generate",
     "generate_batches",
@@ -22,9 +37,12 @@ __all__ = [
     "image_noise",
     "labels_like",
     "missing_batches",
+    "own_noise",
     "pairs",
     "png",
     "random_labels",
+    "sheet",
+    "spherical",
     "step_noise",
     "write_png",
 ]

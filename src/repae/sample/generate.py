@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -15,6 +15,12 @@ from repae.runtime.precision import Precision
 from repae.runtime.seeds import seed_of
 
 CPU = torch.device("cpu")
+
+ImageNoise = Callable[[range, int | None], Tensor]
+"""`noise(numbers, step)`: standard normal noise, float32 on the CPU, a row for each image of these numbers.
+
+What they start from (`step` None), or what a stochastic sampler adds at a step.
+"""
 
 
 @runtime_checkable
@@ -47,6 +53,7 @@ def generate(
     seed: int = 0,
     batch_size: int = 256,
     first: int = 0,
+    noise: ImageNoise | None = None,
 ) -> UInt8[Tensor, "n c h w"]:
     """One image for each label, on the CPU, 0..255.
 
@@ -64,13 +71,14 @@ def generate(
         seed: of all noise.
         batch_size: images at once; guidance doubles it inside the network.
         first: number of the first image, to draw a long list of images in parts.
+        noise: of the images, in place of their own; `seed` says nothing then.
 
     Raises:
         UserError: no labels, a batch size below 1, or guidance without a null class.
     """
     batches = generate_batches(
         source, labels, sampler=sampler, path=path, precision=precision, guidance=guidance, weak=weak,
-        seed=seed, batch_size=batch_size, first=first,
+        seed=seed, batch_size=batch_size, first=first, noise=noise,
     )  # fmt: skip
     return torch.cat(list(batches))
 
@@ -87,22 +95,24 @@ def generate_batches(
     seed: int = 0,
     batch_size: int = 256,
     first: int = 0,
+    noise: ImageNoise | None = None,
 ) -> Iterator[UInt8[Tensor, "b c h w"]]:
     """The images of `generate` in order, a batch at a time, so that long lists need not fit into memory."""
     if len(labels) == 0 or batch_size < 1:
         raise UserError(f"{len(labels)} labels in batches of {batch_size}: at least 1 of each is needed")
     device, guidance = precision.device, guidance or UNGUIDED
+    noise = noise or own_noise(seed, source.latent_shape)
     for start in range(0, len(labels), batch_size):
         y = labels[start : start + batch_size].to(device)
         numbers = range(first + start, first + start + len(y))
 
-        def noise(step: int, like: Tensor, numbers: range = numbers) -> Tensor:
-            return _sent(step_noise(seed, numbers, step, source.latent_shape), like.device)
+        def added(step: int, like: Tensor, numbers: range = numbers) -> Tensor:
+            return _sent(noise(numbers, step), like.device)
 
-        x = _sent(image_noise(seed, numbers, source.latent_shape), device)
+        x = _sent(noise(numbers, None), device)
         field = _field(source, weak, y, guidance, precision)
         with torch.no_grad():
-            yield source.decode(sampler.run(field, x, noise, path, guidance.breaks)).cpu()
+            yield source.decode(sampler.run(field, x, added, path, guidance.breaks)).cpu()
 
 
 def _field(
@@ -127,12 +137,26 @@ def _sent(noise: Tensor, device: torch.device) -> Tensor:
     return noise.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else noise.to(device)
 
 
-def image_noise(seed: int, numbers: range, shape: tuple[int, ...]) -> Float[Tensor, "b *shape"]:
+def own_noise(seed: int, shape: tuple[int, ...]) -> ImageNoise:
+    """Every image has the noise of its own number: `image_noise`, and `step_noise` at a step."""
+    return lambda numbers, step: _noise(seed, numbers, step, shape)
+
+
+def chosen_noise(seed: int, chosen: Sequence[int], shape: tuple[int, ...]) -> ImageNoise:
+    """Image i has the noise of number `chosen[i]`: the same seeds again, as often and in whatever order one likes."""
+    return lambda numbers, step: _noise(seed, [chosen[number] for number in numbers], step, shape)
+
+
+def _noise(seed: int, numbers: Iterable[int], step: int | None, shape: tuple[int, ...]) -> Float[Tensor, "b *shape"]:
+    return image_noise(seed, numbers, shape) if step is None else step_noise(seed, numbers, step, shape)
+
+
+def image_noise(seed: int, numbers: Iterable[int], shape: tuple[int, ...]) -> Float[Tensor, "b *shape"]:
     """The standard normal noise that images of these numbers start from, float32 on the CPU."""
     return _normal([(seed, "image", number) for number in numbers], shape)
 
 
-def step_noise(seed: int, numbers: range, step: int, shape: tuple[int, ...]) -> Float[Tensor, "b *shape"]:
+def step_noise(seed: int, numbers: Iterable[int], step: int, shape: tuple[int, ...]) -> Float[Tensor, "b *shape"]:
     """The standard normal noise of one step of a stochastic sampler, float32 on the CPU."""
     return _normal([(seed, "image", number, step) for number in numbers], shape)
 

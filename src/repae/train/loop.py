@@ -13,7 +13,7 @@ from pydantic import Field
 from repae.config import Config
 from repae.data.batch import Batch
 from repae.runtime.checkpoint import CheckpointStore
-from repae.runtime.distributed import World, any_process, world
+from repae.runtime.distributed import World, any_process, barrier, from_main, world
 from repae.runtime.precision import Precision
 from repae.runtime.seeds import Share
 from repae.runtime.watchdog import Interrupt
@@ -48,7 +48,10 @@ class LoopConfig(Config):
 
 @runtime_checkable
 class Hook(Protocol):
-    """Something done beside training every so many steps, such as a preview; returns metrics to log."""
+    """Something done beside training every so many steps, such as a preview; returns metrics to log.
+
+    Those of the main process count: the loop hands them to all, so that all agree which checkpoint is the best.
+    """
 
     every: int
 
@@ -130,6 +133,7 @@ class Loop:
                 # Ranks hear of a signal at different moments; at a logging interval they agree.
                 stop = (logging or world().size == 1) and any_process(interrupt.requested)
                 if best or stop or last or done % self.config.checkpoint_every == 0:
+                    self._meter.settle()  # On all processes; the one that writes would wait for the others for ever.
                     self.store.save(done, self._parts, self.meta, best=best)
                 if stop:
                     break
@@ -137,6 +141,7 @@ class Loop:
 
     def _resume(self) -> int:
         newest = self.store.latest()
+        barrier()  # All have looked before anyone writes.
         done = 0 if newest is None else self.store.load(newest, self._parts).step
         for tracker in self.trackers:
             tracker.resume(done)
@@ -156,7 +161,7 @@ class Loop:
         row: dict[str, float] = {}
         for hook in self.hooks:
             if done % hook.every == 0 or done == self.config.steps:
-                row |= hook(done)
+                row |= from_main(hook(done))
         return row
 
     def _log(self, done: int, row: dict[str, float], clock: Clock) -> None:
