@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import pytest
 import reference_files as files
 import torch
 from safetensors.torch import load_file, save_file
 
 from repae.config import UserError
+from repae.data.shard_writer import ShardWriter, begin, finish
+from repae.data.sharded import FieldSpec, Plan
 from repae.export.digest import digest, parameters
 from repae.export.folders import WEIGHTS, write_pipeline
 from repae.export.inspect import inspect
@@ -67,6 +71,27 @@ def test_a_stage_without_a_recipe_and_nothing_at_all(kl: Bundle, tmp_path: Path)
     with pytest.raises(UserError, match="without a checkpoint"):
         inspect(tmp_path / "new")
     with pytest.raises(UserError, match="nothing that can be inspected"):
+        inspect(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["images", "latents"])
+def test_folders_of_shards(kind: Literal["images", "latents"], tmp_path: Path) -> None:
+    """Prepared images and cached latents say how many they are, and latents which autoencoder they are of."""
+    about = {"resolution": 8, "classes": ["a", "b"], "vae": "a9eb591a5b39ff", "data": "0c38f69e27a8ff"}
+    field = FieldSpec(name="mean", dtype="float32", shape=(2, 1, 1))
+    plan = Plan(kind=kind, count=3, per_shard=2, fields=(field,), about=about)
+    begin(tmp_path, plan)
+    for number in range(plan.shards):
+        with ShardWriter(tmp_path, plan, number) as shard:
+            for item in plan.span(number):
+                shard.add(f"{item}.png", item % 2, mean=np.zeros((2, 1, 1), np.float32))
+            shard.commit()
+    finish(tmp_path, plan, 2)
+    found = inspect(tmp_path)
+    assert found.facts["items"] == "3 in 2 shards, 0 refused" and found.facts["arrays"] == "mean float32 2 x 1 x 1"
+    assert (found.facts.get("autoencoder") == "digest a9eb591a5b39") == (kind == "latents")
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(UserError, match="none of `repae prepare` or `repae cache`"):
         inspect(tmp_path)
 
 

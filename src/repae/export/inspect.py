@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from repae.config import UserError
+from repae.data.sharded import MANIFEST, read_manifest
+from repae.data.shelf import LocalShelf
 from repae.export.digest import digest, parameters
 from repae.export.folders import INDEX, WEIGHTS, read_json
 from repae.export.reference import Contents, Origin, read_reference
@@ -68,12 +70,35 @@ def inspect(path: Path, *, num_heads: int | None = None, origin: Origin | None =
         return _pipeline(path)
     if (path / "config.json").is_file() and (path / WEIGHTS).is_file():
         return _model(path)
+    if (path / MANIFEST).is_file():
+        return _shards(path)
     if path.is_file():
         return _file(path, num_heads, origin)
     raise UserError(
         f"{path} is nothing that can be inspected; allowed: a run, a checkpoint, an exported or a diffusers folder, "
-        "a .pt or a .safetensors file"
+        "a folder of prepared images or of cached latents, a .pt or a .safetensors file"
     )
+
+
+def _shards(folder: Path) -> Inspection:
+    kind = read_json(folder / MANIFEST).get("plan", {}).get("kind")
+    if kind not in ("images", "latents"):
+        raise UserError(f"{folder / MANIFEST} is none of `repae prepare` or `repae cache`")
+    manifest = read_manifest(LocalShelf(folder), kind)
+    about = manifest.plan.about
+    shapes = (
+        f"{field.name} {field.dtype} {' x '.join(map(str, field.shape)) or 'number'}" for field in manifest.plan.fields
+    )
+    facts = {
+        "items": f"{manifest.count:,} in {len(manifest.shards):,} shards, {len(manifest.refused):,} refused",
+        "classes": f"{len(about.get('classes', about.get('class_names', ()))):,}",
+        "resolution": f"{about['resolution']} px",
+        "arrays": ", ".join(shapes),
+        "seal": manifest.seal[:12],
+    }
+    if kind == "latents":
+        facts |= {"autoencoder": f"digest {about['vae'][:12]}", "of images": f"fingerprint {about['data'][:12]}"}
+    return Inspection(f"{'prepared images' if kind == 'images' else 'cached latents'} {folder.name}", facts)
 
 
 def _checkpoint(store: CheckpointStore, folder: Path, what: str) -> Inspection:
