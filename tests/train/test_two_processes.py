@@ -75,7 +75,8 @@ def train(**changes: Any) -> dict[str, Any]:
     kl = []
     for number in range(STEPS):
         whole = batch(number)
-        metrics = game(type(whole)(*(share.of(part) for part in whole)), number, share)
+        parts = (None if part is None else share.of(part) for part in whole)
+        metrics = game(type(whole)(*parts), number, share)
         kl.append(metrics["kl_loss"])
     state = {
         f"{part}.{name}": tensor.clone()
