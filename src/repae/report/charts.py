@@ -64,7 +64,7 @@ def _bars(title: str, values: Sequence[float], axis: _Axis) -> str:
     for place, value in enumerate(values):
         x = LEFT + (place + 0.5) * width
         if math.isfinite(value):
-            top, height = min(y_of(value), y_of(0)), abs(y_of(value) - y_of(0))
+            top, height = min(y_of(value), y_of(0.0)), abs(y_of(value) - y_of(0.0))
             words = f"<title>{place}: {number(value)}</title>"
             side = min(0.8 * width, 40)
             parts.append(
