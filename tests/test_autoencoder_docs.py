@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from repae.config import fields
+from repae.data import FolderConfig
 from repae.models.autoencoders.families import FAMILIES
 from repae.recipes.catalogue import catalogue, compose
 from repae.recipes.recipe import Recipe
@@ -19,16 +21,23 @@ COMMANDS = [line.split("#")[0].split() for line in TEXT.splitlines() if line.sta
 
 def test_there_are_commands() -> None:
     """The pattern finds them."""
-    assert len(COMMANDS) == 2
+    assert len(COMMANDS) == 8
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_the_commands_compose(words: list[str]) -> None:
+def test_the_commands_compose(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is a recipe with options that it takes."""
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "photos" / "cat" / "1.png")
+    monkeypatch.chdir(tmp_path)
     _, _, name, *options = words
     changes = {option.removeprefix("--"): value for option, value in zip(options[::2], options[1::2])}
     recipe = compose(name, changes)
-    assert recipe.vae.kind == "diffusers" and recipe.vae.path in ("FOLDER", "Qwen/Qwen-Image")
+    if "data" in changes:
+        assert recipe.data == FolderConfig(path="photos", resolution=recipe.data.resolution)
+        assert recipe.method.kind == ("repa-e" if name == "folder" else "vae")
+    else:
+        assert recipe.vae.kind == "diffusers" and recipe.vae.path in ("FOLDER", "Qwen/Qwen-Image")
 
 
 def test_the_options_and_names_exist() -> None:

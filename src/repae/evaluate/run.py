@@ -270,7 +270,7 @@ def _protocol(it: Evaluation) -> dict[str, Any]:
         networks["lpips"] = it.networks.lpips.facts()
     return {
         "bundle": it.bundle.name,
-        "images": settings.images,
+        "images": settings.images if it.generates else min(settings.images, len(dataset)),
         **(_sampling(it) if it.generates else {}),
         "neighbours": settings.neighbours,
         "period": settings.period,

@@ -56,7 +56,9 @@ def results(run: Run) -> str:
 
 
 def samples(run: Run) -> str:
-    """The class-conditional grid."""
+    """The class-conditional grid; nothing for a run that trained an autoencoder alone."""
+    if run.of_recipe("method.kind") == VAE_ONLY:
+        return ""
     path = run.picture("grid.png")
     if path is None:
         return section("samples", "Generated images", missing("No grid of samples was drawn (samples/grid.png)."))
