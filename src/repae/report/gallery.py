@@ -14,10 +14,10 @@ FOLDER = "gallery"
 
 
 def gallery(run: Run) -> str:
-    """Every picture that `samples/gallery/gallery.json` lists, and what could not be drawn."""
+    """Every picture that `samples/gallery/gallery.json` lists, and what could not be drawn; nothing for a VAE alone."""
     title = "Gallery"
     if run.of_recipe("method.kind") == VAE_ONLY:
-        return section("gallery", title, missing("An autoencoder alone generates nothing."))
+        return ""
     if run.gallery is None:
         return section("gallery", title, missing("No gallery was drawn (samples/gallery): `repae evaluate` draws it."))
     listed = run.gallery.get("pictures")
