@@ -32,7 +32,7 @@ from PIL import Image
 
 from repae.data import FolderConfig, ShardsConfig
 from repae.data.sharded import ShardFolder
-from repae.prepare.images import PrepareConfig, prepare
+from repae.preparation.images import PrepareConfig, prepare
 
 RESOLUTION, BATCH, DISTINCT, CLASSES = 256, 64, 200, 10
 SIZES = ((500, 375), (375, 500), (640, 480), (480, 640), (800, 600), (600, 800), (1024, 768), (640, 480), (600, 450),

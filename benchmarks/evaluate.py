@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from scipy import linalg
 
-from repae.evaluate import frechet_distance, inception_score, kernel_distance, manifolds
+from repae.evaluation import frechet_distance, inception_score, kernel_distance, manifolds
 
 REFERENCE = 10_000
 

@@ -30,9 +30,9 @@ from repae.recipes.catalogue import find
 from repae.runtime.device import pick_device
 from repae.runtime.distributed import World
 from repae.runtime.precision import Precision, enable_tf32
-from repae.sample import Npz, Output, Pngs, Shards, draw, generate, missing_batches
-from repae.train.build import build_models
-from repae.train.setup import GeneratorConfig, TrainSetup
+from repae.sampling import Npz, Output, Pngs, Shards, draw, generate, missing_batches
+from repae.training.build import build_models
+from repae.training.setup import GeneratorConfig, TrainSetup
 
 RESOLUTION, CLASSES = 256, 1000
 FORMATS: dict[str, type[Output]] = {"npz": Npz, "shards": Shards, "png": Pngs}

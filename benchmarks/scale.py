@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from repae.data.order import WINDOW
 from repae.data.sharded import FieldSpec, Plan, ShardInfo
-from repae.prepare.images import default_per_shard, needed_bytes
-from repae.prepare.words import size_words
+from repae.preparation.images import default_per_shard, needed_bytes
+from repae.preparation.words import size_words
 
 COUNTS = {"1.3 M": 1_281_167, "100 M": 100_000_000, "5 B": 5_000_000_000}
 

@@ -24,9 +24,9 @@ from repae.models.teachers.timm import TimmTeacher, TimmTeacherConfig
 from repae.runtime.device import pick_device
 from repae.runtime.precision import Precision, enable_tf32
 from repae.runtime.seeds import Share
-from repae.train.build import build_models, build_step
-from repae.train.loop import LoopConfig
-from repae.train.setup import GeneratorConfig, TrainSetup
+from repae.training.build import build_models, build_step
+from repae.training.loop import LoopConfig
+from repae.training.setup import GeneratorConfig, TrainSetup
 
 RESOLUTION, CLASSES, BLOCK, WARM_UP = 256, 1000, 10, 10
 

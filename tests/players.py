@@ -14,10 +14,10 @@ from repae.runtime.ema import EmaConfig
 from repae.runtime.optimise import AdamWConfig
 from repae.runtime.precision import Precision
 from repae.runtime.seeds import Share
-from repae.train.build import build_models, build_step
-from repae.train.loop import LoopConfig
-from repae.train.methods import RepaE
-from repae.train.setup import DiscriminatorConfig, GeneratorConfig, OptimisersConfig, TrainSetup
+from repae.training.build import build_models, build_step
+from repae.training.loop import LoopConfig
+from repae.training.methods.configs import RepaE
+from repae.training.setup import DiscriminatorConfig, GeneratorConfig, OptimisersConfig, TrainSetup
 
 CPU = torch.device("cpu")
 RESOLUTION, IMAGES, CLASSES = 16, 8, 3

@@ -126,7 +126,7 @@ def test_wrong_words_are_refused_in_one_line(
 ) -> None:
     """Nothing is trained, no traceback is shown, and the line says what would be right."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("repae.recipes.run.trained_teachers", lambda *arguments: pytest.fail("training began"))
+    monkeypatch.setattr("repae.commands.train.trained_teachers", lambda *arguments: pytest.fail("training began"))
     assert words in refusal(argv, capsys)
 
 
@@ -229,19 +229,19 @@ def test_checkpoints_that_cannot_be_read_are_refused(runs: Path, capsys: pytest.
 
 def test_stopping_is_no_error(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever chains commands must not go on as if the training were done."""
-    from repae.recipes.stages import Interrupted
+    from repae.runs.players import Interrupted
 
     def stopped(*arguments: object) -> Path:
         raise Interrupted("stopped after step 3 of 10; checkpoint in runs/x")
 
-    monkeypatch.setattr("repae.recipes.run.train", stopped)
+    monkeypatch.setattr("repae.commands.train.train", stopped)
     assert main(["train", "digits-sit"]) == 130
     assert "checkpoint in runs/x; the same command goes on from there" in capsys.readouterr().err
 
     def pressed(*arguments: object) -> Path:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("repae.recipes.run.train", pressed)
+    monkeypatch.setattr("repae.commands.train.train", pressed)
     assert main(["train", "digits-sit"]) == 130
     assert "Traceback" not in capsys.readouterr().err
 
@@ -249,9 +249,9 @@ def test_stopping_is_no_error(capsys: pytest.CaptureFixture[str], monkeypatch: p
 def test_figures_and_folders_are_said(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """`evaluate`, `demo` and `miniature` hand their folder on and say what came out."""
+    """`evaluate` and `demo` hand their folder on and say what came out."""
     monkeypatch.setattr(
-        "repae.recipes.outcome.evaluate",
+        "repae.commands.evaluate.evaluate",
         lambda folder, settings: {"accuracy": 0.98765, "notes": [f"x {settings.bundle}"], "protocol": {"seed": 0}},
     )
     (tmp_path / "x").mkdir()
@@ -259,7 +259,7 @@ def test_figures_and_folders_are_said(
     assert main(["evaluate", str(tmp_path / "x"), "--bundle", "live"]) == 0
     out = capsys.readouterr().out
     assert "0.9877" in out and "x live" in out and "seed" not in out
-    monkeypatch.setattr("repae.recipes.outcome.demo", lambda runs: runs / "demo")
+    monkeypatch.setattr("repae.commands.evaluate.demo", lambda runs: runs / "demo")
     assert main(["demo", "--runs", str(tmp_path)]) == 0
     assert str(tmp_path / "demo" / "report.html") in capsys.readouterr().out
 

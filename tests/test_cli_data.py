@@ -105,7 +105,7 @@ def test_a_killed_command_goes_on(photos: Callable[[int], Path], tmp_path: Path)
     """Protects the whole way once: a real process with two workers is killed, the same command ends byte for byte as
     an undisturbed one."""
     source, out = photos(60), tmp_path / "out"
-    slow = "import time, repae.prepare.images as job; f = job.orientation\n"
+    slow = "import time, repae.preparation.images as job; f = job.orientation\n"
     slow += (
         "job.orientation = lambda data: time.sleep(0.02) or f(data)\nimport sys, repae.cli; sys.exit(repae.cli.main())"
     )

@@ -17,7 +17,7 @@ from PIL import Image
 from repae.data import FolderConfig
 from repae.data.sharded import ShardInfo
 from repae.data.shards import ShardsConfig
-from repae.prepare.images import PrepareConfig, prepare
+from repae.preparation.images import PrepareConfig, prepare
 
 ROOT = Path(__file__).parents[1]
 

@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-MODULES = ("repae.recipes.run", "repae.cli.program", "repae.report.build", "scipy.stats", "torch._dynamo")
+MODULES = ("repae.commands.train", "repae.cli.program", "repae.report.build", "scipy.stats", "torch._dynamo")
 """No scikit-learn: it imports pyarrow, whose allocator starts a thread."""
 
 

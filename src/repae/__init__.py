@@ -7,47 +7,27 @@ Public names: `train(recipe)` and `load(run_or_export)`, and the importable part
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from repae import flow as flow
     from repae import losses as losses
     from repae import models as models
-    from repae.recipes.load import load as load
-    from repae.recipes.run import train as train
+    from repae.commands.train import train as train
+    from repae.runs.open import load as load
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "flow", "load", "losses", "models", "train"]
 
-_ROOMS = ("flow", "losses", "models", "train")
-
-
-class _TrainRoom(ModuleType):
-    """`repae.train` is a room of the package and, for its users, the function that trains: the module is callable."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """`repae.recipes.run.train` with the same arguments."""
-        return importlib.import_module("repae.recipes.run").train(*args, **kwargs)
-
-
-class _Package(ModuleType):
-    def __setattr__(self, name: str, value: object) -> None:
-        # The import system binds a submodule to its parent here, whoever imports it first.
-        if name == "train" and isinstance(value, ModuleType):
-            value.__class__ = _TrainRoom
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
+_ROOMS = ("flow", "losses", "models")
+_FUNCTIONS = {"load": "repae.runs.open", "train": "repae.commands.train"}
 
 
 def __getattr__(name: str) -> Any:
     if name in _ROOMS:
         return importlib.import_module(f"repae.{name}")
-    if name == "load":
-        return importlib.import_module("repae.recipes.load").load
+    if name in _FUNCTIONS:
+        return getattr(importlib.import_module(_FUNCTIONS[name]), name)
     raise AttributeError(f"module 'repae' has no attribute {name!r}")
 
 

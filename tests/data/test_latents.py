@@ -18,7 +18,7 @@ from repae.config import UserError
 from repae.data import Dataset, Loader
 from repae.data.latents import CachedLatents, LatentDataset, LatentsConfig
 from repae.data.reference_latents import ReferenceLatents
-from repae.prepare.latents import CacheSettings, cache_latents
+from repae.preparation.latents import CacheSettings, cache_latents
 from repae.runtime.distributed import World
 
 

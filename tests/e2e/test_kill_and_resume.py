@@ -104,7 +104,7 @@ def undisturbed(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 DIE_AT = """
 import os, signal
-from repae.train import loop
+from repae.training import loop
 original = loop.Loop._train
 def dying(self, batches, done):
     if done == {step}:
@@ -153,7 +153,7 @@ def test_a_polite_signal_writes_a_checkpoint_and_says_how_to_go_on(
 ) -> None:
     """SIGTERM and Ctrl-C lose nothing, print one line and no traceback; the same command ends as if undisturbed."""
     name = f"asked-{number.name.lower()}"
-    slow = "import time\nfrom repae.train import loop\noriginal = loop.Loop._train\n"
+    slow = "import time\nfrom repae.training import loop\noriginal = loop.Loop._train\n"
     slow += "def slowly(self, batches, done):\n    time.sleep(0.1)\n    original(self, batches, done)\n"
     process = start(undisturbed, name, slow + "loop.Loop._train = slowly")
     wait_for(lambda: (undisturbed / name / "checkpoints" / "step-0000004").is_dir(), process)

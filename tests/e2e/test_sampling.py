@@ -56,7 +56,7 @@ IMPORTS = "import hashlib, importlib, os, signal, sys, time\nfrom pathlib import
 
 def watch(folder: str, kill_in_the_batch_of: int | None = None) -> None:
     """From now on every image's noise leaves its digest in `folder`; SIGKILL comes in the middle of one batch."""
-    module = importlib.import_module("repae.sample.generate")
+    module = importlib.import_module("repae.sampling.generate")
     first, later = module.image_noise, module.step_noise
 
     def leave(drawn, numbers, step):
@@ -89,7 +89,7 @@ def command(run: Path, out: Path, batch: int) -> list[str]:
 
 def here(run: Path, out: Path, batch: int, capsys: pytest.CaptureFixture[str]) -> str:
     """It in this process; what it says."""
-    argv, module = command(run, out, batch), importlib.import_module("repae.sample.generate")
+    argv, module = command(run, out, batch), importlib.import_module("repae.sampling.generate")
     with pytest.MonkeyPatch.context() as patch:
         for name in ("image_noise", "step_noise"):
             patch.setattr(module, name, getattr(module, name))  # to be put back

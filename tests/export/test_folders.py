@@ -17,9 +17,9 @@ from repae.export.folders import WEIGHTS, default_sampler, read_pipeline, read_v
 from repae.flow import CosinePath, Euler, EulerMaruyama, Guidance, Heun, LinearPath, Sampler
 from repae.flow import Path as FlowPath
 from repae.models import Bundle, DiffusersConfig, KLConfig, LatentNorm
-from repae.recipes.weights import load_vae
+from repae.runs.weights import load_vae
 from repae.runtime.precision import Precision
-from repae.sample import generate
+from repae.sampling import generate
 
 FP32 = Precision("fp32", torch.device("cpu"))
 GUIDED = Guidance(scale=2.0, low=0.1, high=0.8)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from repae.export.original_sit import to_our_time, without_sigma
 from repae.models import SiT, SiTConfig
-from repae.models.sit import FinalLayer
+from repae.models.backbones.sit import FinalLayer
 
 CONFIG = SiTConfig(input_size=4, in_channels=2, hidden_size=16, depth=2, num_heads=2, num_classes=3)
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from repae.config import UserError
 from repae.export.reference import SD_SCALE, autoencoder_files, read_reference, to_reference
 from repae.models import LatentNorm, SiTConfig
-from repae.train.state import BUNDLES
+from repae.training.state import BUNDLES
 
 REFERENCE = BUNDLES["reference"]
 

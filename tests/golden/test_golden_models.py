@@ -27,7 +27,7 @@ from repae.models.reference_keys import (
     vae_from_reference,
     vae_to_reference,
 )
-from repae.recipes.weights import load_vae
+from repae.runs.weights import load_vae
 
 TOLERANCE = 1e-5
 PATHS: dict[str, Path] = {"linear": LinearPath(), "cosine": CosinePath()}

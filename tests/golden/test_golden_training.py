@@ -12,6 +12,7 @@ from repae.data.batch import Batch
 from repae.flow.path import CosinePath, LinearPath
 from repae.flow.time import UniformTime
 from repae.losses.autoencoder import AutoencoderLoss, AutoencoderLossConfig
+from repae.models.backbones.sit import SiTConfig
 from repae.models.denoiser import Denoiser
 from repae.models.discriminator import PatchGAN, PatchGANConfig
 from repae.models.latent_norm import LatentNorm
@@ -24,16 +25,15 @@ from repae.models.reference_keys import (
     vae_from_reference,
     vae_to_reference,
 )
-from repae.models.sit import SiTConfig
 from repae.runtime.ema import EmaConfig
 from repae.runtime.optimise import AdamWConfig, Optimiser
 from repae.runtime.precision import Precision
-from repae.train.alignment import Alignment
-from repae.train.draw import Draw, Randomness
-from repae.train.methods import RepaE
-from repae.train.objectives import Optimisers
-from repae.train.state import Averages, Models
-from repae.train.step_repae import RepaEStep
+from repae.training.alignment import Alignment
+from repae.training.draw import Draw, Randomness
+from repae.training.methods.configs import RepaE
+from repae.training.methods.repae import RepaEStep
+from repae.training.objectives import Optimisers
+from repae.training.state import Averages, Models
 
 TOLERANCE = 5e-6
 FP32 = Precision("fp32", torch.device("cpu"))

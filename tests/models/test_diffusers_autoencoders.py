@@ -19,7 +19,7 @@ from repae.config import UserError
 from repae.data import Batch, Dataset
 from repae.models import DiffusersConfig, LatentNorm
 from repae.models.pixels import to_symmetric
-from repae.prepare.statistics import latent_statistics
+from repae.preparation.statistics import latent_statistics
 from repae.runtime.precision import Precision
 
 

@@ -21,8 +21,8 @@ from repae.losses.perceptual import lpips, output_distance, weighted_mean
 from repae.models.perceptual import ConvNextLogits, Lpips, bundled_linear
 from repae.models.weight_files import read_weights
 from repae.runtime.precision import Precision
-from repae.train.build import build_vae, build_vae_step
-from repae.train.methods import VaeOnly
+from repae.training.build import build_vae, build_vae_step
+from repae.training.methods.configs import VaeOnly
 
 ATTO = "convnext_atto.d2_in1k"
 

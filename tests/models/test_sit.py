@@ -8,7 +8,7 @@ from torch import nn
 
 from repae.config import UserError
 from repae.models import Denoiser, SiT, SiTConfig
-from repae.models.sit import Attention, TimeEmbedder, position_table
+from repae.models.backbones.sit import Attention, TimeEmbedder, position_table
 
 SMALL = SiTConfig(input_size=8, patch_size=2, in_channels=3, hidden_size=24, depth=2, num_heads=3, num_classes=5)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from repae.models import ActNorm, Denoiser, GlobalBatchNorm2d, LatentNorm, SiTConfig
 from repae.runtime.distributed import world
-from repae.runtime.wrapping import wrap
+from repae.runtime.parallel import wrap
 
 CPU = torch.device("cpu")
 SMALL = SiTConfig(input_size=4, in_channels=3, hidden_size=24, depth=2, num_heads=3, num_classes=5)

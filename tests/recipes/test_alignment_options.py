@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from repae.commands.train import train
 from repae.models.projector import ConvProjector
 from repae.recipes.catalogue import find
-from repae.recipes.load import load
-from repae.recipes.plan import plan
-from repae.recipes.run import train
+from repae.runs.open import load
+from repae.runs.preflight.plan import plan
 from repae.runtime.schedules import Until
 
 SMALL = {

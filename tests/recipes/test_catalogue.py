@@ -16,8 +16,8 @@ from repae.recipes.published import published
 from repae.recipes.recipe import Recipe
 from repae.runtime.ema import EmaConfig
 from repae.runtime.optimise import AdamWConfig
-from repae.train.methods import Naive, Repa, RepaE, VaeOnly
-from repae.train.setup import GeneratorConfig
+from repae.training.methods.configs import Naive, Repa, RepaE, VaeOnly
+from repae.training.setup import GeneratorConfig
 
 JOINT = ["repae-sdvae-xl2", "repae-invae-xl1", "repae-vavae-xl1"]
 

@@ -17,8 +17,8 @@ from repae.config import UserError
 from repae.models.teachers import extract
 from repae.models.teachers.catalogue import entry_of
 from repae.recipes.catalogue import compose, find
-from repae.recipes.plan import check_sizes
 from repae.recipes.recipe import EmbeddedTeacher, Recipe, TimmTeacher
+from repae.runs.preflight.plan import check_sizes
 
 TWO = (TimmTeacher(name="dinov2-b"), TimmTeacher(name="clip-l"))
 

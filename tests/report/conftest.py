@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from repae.sample import grid, pairs, write_png
+from repae.sampling import grid, pairs, write_png
 from repae.track import JsonlTracker
 
 RECIPE = """\

@@ -288,7 +288,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
 def save_together(folder, bad):
     """On two processes: one good checkpoint, then one into a place that cannot be written."""
     from repae.runtime.distributed import world
-    from repae.runtime.wrapping import wrap
+    from repae.runtime.parallel import wrap
 
     torch.manual_seed(world().rank)
     module = wrap(nn.Linear(2, 2), compile=False, device=torch.device("cpu"))

@@ -10,9 +10,9 @@ from repae.runtime import distributed
 from repae.runtime.distributed import World, all_reduce_mean, all_reduce_sum, all_true, global_moments
 from repae.runtime.ema import EMA, EmaConfig
 from repae.runtime.optimise import AdamWConfig, Optimiser
+from repae.runtime.parallel import synchronise, unwrap, wrap
 from repae.runtime.precision import Precision
 from repae.runtime.seeds import Share
-from repae.runtime.wrapping import synchronise, unwrap, wrap
 
 CPU = torch.device("cpu")
 

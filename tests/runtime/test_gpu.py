@@ -8,8 +8,8 @@ from repae.runtime.device import pick_device
 from repae.runtime.distributed import all_true, global_moments
 from repae.runtime.ema import EMA, EmaConfig
 from repae.runtime.optimise import AdamWConfig, Optimiser
+from repae.runtime.parallel import wrap
 from repae.runtime.precision import Precision, float32
-from repae.runtime.wrapping import wrap
 
 pytestmark = pytest.mark.gpu
 

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from repae.runtime.wrapping import synchronise, unwrap, wrap
+from repae.runtime.parallel import synchronise, unwrap, wrap
 
 CPU = torch.device("cpu")
 

@@ -29,8 +29,8 @@ def _prepare(words: Words) -> None:
         from repae.config import UserError
 
         raise UserError("--out is missing: the folder for the shards")
-    from repae.prepare.images import PrepareConfig, prepare
-    from repae.recipes.options import read_options
+    from repae.config.options import read_options
+    from repae.preparation.images import PrepareConfig, prepare
     from repae.recipes.sources import DATA, image_source
 
     own = {name: text for name, text in words.options.items() if not name.startswith(DATA)}
@@ -42,15 +42,15 @@ def _prepare(words: Words) -> None:
 def _verify(words: Words, folder: Path) -> None:
     words.at_most(0)
     words.nothing_left("verify")
-    from repae.prepare.verify import verify
+    from repae.preparation.verify import verify
 
     manifest = verify(folder.expanduser(), "images")
     say(f"done: {folder} is whole: {manifest.count:,} images in {len(manifest.shards):,} shards")
 
 
 def _prepare_fields(words: Words) -> str:
-    from repae.prepare.images import PrepareConfig
-    from repae.recipes.options import list_options
+    from repae.config.options import list_options
+    from repae.preparation.images import PrepareConfig
 
     return list_options(PrepareConfig(), title="how images become shards")
 

@@ -34,8 +34,8 @@ made if it is missing.
 
 def _import(words: Words) -> None:
     file = Path(words.only("the file to import"))
-    from repae.recipes.imports import ImportSettings, import_file
-    from repae.recipes.options import read_options
+    from repae.commands.import_weights import ImportSettings, import_file
+    from repae.config.options import read_options
 
     settings = ImportSettings().replace(**read_options(ImportSettings, words.options))
     folder, notes = import_file(file, settings)
@@ -43,24 +43,24 @@ def _import(words: Words) -> None:
 
 
 def _import_fields(_words: Words) -> str:
-    from repae.recipes.imports import ImportSettings
-    from repae.recipes.options import list_options
+    from repae.commands.import_weights import ImportSettings
+    from repae.config.options import list_options
 
     return list_options(ImportSettings(), title="what the file does not say")
 
 
 def _export(words: Words) -> None:
     folder = Path(words.only("the run to export"))
-    from repae.recipes.exports import ExportSettings, export
-    from repae.recipes.options import read_options
+    from repae.commands.export import ExportSettings, export
+    from repae.config.options import read_options
 
     settings = ExportSettings().replace(**read_options(ExportSettings, words.options))
     say(f"done: {export(folder, settings)}")
 
 
 def _export_fields(_words: Words) -> str:
-    from repae.recipes.exports import ExportSettings
-    from repae.recipes.options import list_options
+    from repae.commands.export import ExportSettings
+    from repae.config.options import list_options
 
     return list_options(ExportSettings(), title="what is exported")
 

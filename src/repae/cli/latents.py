@@ -40,9 +40,9 @@ latents nothing is computed but the figures.
 def _cache(words: Words) -> None:
     source, out, data = Path(words.only(_SOURCE)), words.take("out"), words.take("data")
     runs = Path(words.take("runs") or "runs")
+    from repae.commands.latents import CacheConfig, cache
     from repae.config import UserError
-    from repae.recipes.latents import CacheConfig, cache
-    from repae.recipes.options import read_options
+    from repae.config.options import read_options
 
     if out is None:
         raise UserError("--out is missing: the folder that the latents go to, such as --out latents")
@@ -51,16 +51,16 @@ def _cache(words: Words) -> None:
 
 
 def _cache_fields(words: Words) -> str:
-    from repae.recipes.latents import CacheConfig
-    from repae.recipes.options import list_options
+    from repae.commands.latents import CacheConfig
+    from repae.config.options import list_options
 
     return list_options(CacheConfig(), title="what is kept")
 
 
 def _stats(words: Words) -> None:
     source, data = Path(words.only(_SOURCE)), words.take("data")
-    from repae.recipes.latents import StatsConfig, stats
-    from repae.recipes.options import read_options
+    from repae.commands.latents import StatsConfig, stats
+    from repae.config.options import read_options
 
     figures, files = stats(source, StatsConfig().replace(**read_options(StatsConfig, words.options)), data)
     pairs = enumerate(zip(figures["mean"], figures["std"], strict=True))
@@ -71,8 +71,8 @@ def _stats(words: Words) -> None:
 
 
 def _stats_fields(words: Words) -> str:
-    from repae.recipes.latents import StatsConfig
-    from repae.recipes.options import list_options
+    from repae.commands.latents import StatsConfig
+    from repae.config.options import list_options
 
     return list_options(StatsConfig(), title="what is measured")
 

@@ -21,16 +21,16 @@ named after the settings. Without options: as the run's own previews, ten of eac
 
 def _sample(words: Words) -> None:
     folder, preset = Path(words.only(_RUN)), words.take("preset")
-    from repae.recipes.drawing import sample
-    from repae.recipes.settings import sample_settings
+    from repae.commands.sample import sample
+    from repae.commands.sample_settings import sample_settings
 
     drawn = sample(folder, sample_settings(folder, words.options, preset))
     say(f"{drawn.words}\ndone: {drawn.folder}")
 
 
 def _sample_fields(words: Words) -> str:
-    from repae.recipes.options import list_options
-    from repae.recipes.settings import PRESETS, SampleSettings
+    from repae.commands.sample_settings import PRESETS, SampleSettings
+    from repae.config.options import list_options
 
     presets = "\n".join(f"  --preset {name.ljust(14)}{about}" for name, about in PRESETS.items())
     return f"{presets}\n\n{list_options(SampleSettings(), title='what is drawn')}"
@@ -51,17 +51,17 @@ Of images made anywhere: against a folder, an npz file of images, or stored stat
 
 def _evaluate(words: Words) -> None:
     words.at_most(1)
-    from repae.recipes.tables import figures_table
+    from repae.commands.compare import figures_table
 
     if words.alone:
-        from repae.recipes.judged import run_evaluation
-        from repae.recipes.outcome import evaluate
+        from repae.commands.evaluate import evaluate
+        from repae.commands.evaluate_settings import run_evaluation
 
         folder = Path(words.alone[0])
         figures, made = evaluate(folder, run_evaluation(folder, words.options)), folder / "report.html"
     elif "images" in words.options or "reference" in words.options:
-        from repae.recipes.judged import images_evaluation
-        from repae.recipes.judging import evaluate_images
+        from repae.commands.evaluate_images import evaluate_images
+        from repae.commands.evaluate_settings import images_evaluation
 
         figures, made = evaluate_images(images_evaluation(words.options))
     else:
@@ -71,8 +71,8 @@ def _evaluate(words: Words) -> None:
 
 
 def _evaluate_fields(words: Words) -> str:
-    from repae.recipes.judged import ImagesEvaluation, RunEvaluation
-    from repae.recipes.options import list_options
+    from repae.commands.evaluate_settings import ImagesEvaluation, RunEvaluation
+    from repae.config.options import list_options
 
     run = list_options(RunEvaluation(), title="how a run is judged")
     images = list_options(ImagesEvaluation(images="FILE", reference="FILE"), title="how images are compared")
@@ -81,7 +81,7 @@ def _evaluate_fields(words: Words) -> str:
 
 def _compare(words: Words) -> None:
     words.nothing_left()
-    from repae.recipes.tables import comparison_table
+    from repae.commands.compare import comparison_table
 
     say(comparison_table(words.alone))
 

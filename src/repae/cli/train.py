@@ -34,14 +34,14 @@ def _train(words: Words) -> int:
     dry_run = words.switch("dry-run")
     _read_init_from(words)
     from repae.recipes.catalogue import compose
-    from repae.recipes.plan import plan
+    from repae.runs.preflight.plan import plan
 
     recipe = compose(name, words.options, losses)
     if dry_run:
         say(str(plan(recipe)))
         return 0
-    from repae.recipes.run import train
-    from repae.recipes.stages import Interrupted
+    from repae.commands.train import train
+    from repae.runs.players import Interrupted
 
     try:
         folder = train(recipe, runs)
@@ -64,8 +64,8 @@ def _read_init_from(words: Words) -> None:
 
 
 def _train_fields(words: Words) -> str:
+    from repae.config.options import list_options
     from repae.recipes.catalogue import find
-    from repae.recipes.options import list_options
 
     name = words.alone[0] if words.alone else "digits"
     return f"Every field, with its value in {name!r}:\n\n{list_options(find(name))}"

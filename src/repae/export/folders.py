@@ -26,10 +26,10 @@ from repae.models.autoencoders import (
     TinyConfig,
 )
 from repae.models.autoencoders.families import KL
+from repae.models.backbones.sit import SiTConfig
 from repae.models.bundle import Bundle
 from repae.models.denoiser import Denoiser
 from repae.models.latent_norm import LatentNorm
-from repae.models.sit import SiTConfig
 from repae.models.weight_files import read_file
 
 WEIGHTS, INDEX = "diffusion_pytorch_model.safetensors", "model_index.json"

@@ -18,7 +18,7 @@ from repae.export.folders import INDEX, WEIGHTS, read_json
 from repae.export.reference import Contents, Origin, read_reference
 from repae.models.weight_files import is_state, read_file
 from repae.runtime.checkpoint import CheckpointStore
-from repae.train.state import BUNDLES
+from repae.training.state import BUNDLES
 
 PLAYERS = ("denoiser", "latent_norm", "vae", "discriminator", "ema_denoiser", "ema_latent_norm", "ema_vae")
 """Parts of a checkpoint that hold weights; the others are what training needs to go on."""

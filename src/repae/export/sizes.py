@@ -11,8 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from repae.config import UserError
+from repae.models.backbones.sit import SiTConfig
 from repae.models.discriminator import PatchGANConfig
-from repae.models.sit import SiTConfig
 
 State = Mapping[str, Tensor]
 

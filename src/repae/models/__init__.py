@@ -17,12 +17,12 @@ from repae.models.autoencoders import (
     TinyConfig,
     VariationalAutoencoder,
 )
+from repae.models.backbones.sit import SiT, SiTConfig
 from repae.models.bundle import Bundle
 from repae.models.denoiser import Denoiser
 from repae.models.discriminator import GlobalBatchNorm2d, PatchGAN, PatchGANConfig, weights_init
 from repae.models.latent_norm import LatentNorm
 from repae.models.projector import Projector
-from repae.models.sit import SiT, SiTConfig
 from repae.models.teachers.base import Teacher
 from repae.models.teachers.extract import extract_visual_features, load_teachers
 

@@ -8,8 +8,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from repae.config import UserError
+from repae.models.backbones.sit import SiT, SiTConfig
 from repae.models.projector import MLP, AnyProjector
-from repae.models.sit import SiT, SiTConfig
 
 Projected = list[Float[Tensor, "b n _"]]
 """For each teacher the projected tokens ``[B, T, z_k]``."""

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from repae.config import UserError
 from repae.models.autoencoders.kl import KLAutoencoder, KLConfig
+from repae.models.backbones.sit import SiTConfig
 from repae.models.denoiser import Denoiser
 from repae.models.discriminator import PatchGAN, PatchGANConfig
 from repae.models.latent_norm import LatentNorm
-from repae.models.sit import SiTConfig
 
 State = Mapping[str, Tensor]
 

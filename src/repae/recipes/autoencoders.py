@@ -22,9 +22,9 @@ from repae.recipes.recipe import (
 from repae.runtime.ema import EmaConfig
 from repae.runtime.optimise import AdamWConfig
 from repae.runtime.schedules import Constant, Cosine
-from repae.train.loop import LoopConfig
-from repae.train.methods import VaeOnly
-from repae.train.setup import DiscriminatorConfig, OptimisersConfig
+from repae.training.loop import LoopConfig
+from repae.training.methods.configs import VaeOnly
+from repae.training.setup import DiscriminatorConfig, OptimisersConfig
 
 FROZEN = VaeOnly(train_autoencoder=False)
 NO_TARGET = "none: no published run is repeated here"

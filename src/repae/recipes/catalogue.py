@@ -12,12 +12,12 @@ from typing import Any
 import yaml
 
 from repae.config import Config, UserError, suggest
+from repae.config.options import read_options
 from repae.data import PixelsConfig
 from repae.recipes.autoencoders import autoencoders
 from repae.recipes.digits import digits
 from repae.recipes.guide import check_mode, losses_from, warnings
 from repae.recipes.modern import modern
-from repae.recipes.options import read_options
 from repae.recipes.published import published
 from repae.recipes.recipe import Recipe
 from repae.recipes.sources import DATA, data_at

@@ -18,9 +18,9 @@ from repae.recipes.recipe import (
 from repae.runtime.ema import EmaConfig
 from repae.runtime.optimise import AdamWConfig
 from repae.runtime.schedules import Cosine, OneCycle
-from repae.train.loop import LoopConfig
-from repae.train.methods import Naive, Repa, RepaE, SelfTeacherConfig, VaeOnly
-from repae.train.setup import DiscriminatorConfig, GeneratorConfig, OptimisersConfig
+from repae.training.loop import LoopConfig
+from repae.training.methods.configs import Naive, Repa, RepaE, SelfTeacherConfig, VaeOnly
+from repae.training.setup import DiscriminatorConfig, GeneratorConfig, OptimisersConfig
 
 NO_PUBLISHED = "none: the digits are no published benchmark; docs/miniature.md has this project's own figures"
 

@@ -10,7 +10,7 @@ from repae.flow.guidance import Guidance
 from repae.models.autoencoders import DiffusersConfig
 from repae.recipes.published import published
 from repae.recipes.recipe import FromPublished, Recipe
-from repae.train.setup import DiscriminatorConfig, GeneratorConfig, LatentNormConfig
+from repae.training.setup import DiscriminatorConfig, GeneratorConfig, LatentNormConfig
 
 VAE_LR = 2e-5
 BENCHMARK = "DiffusionBench, arXiv 2606.24888"

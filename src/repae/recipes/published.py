@@ -26,9 +26,9 @@ from repae.recipes.recipe import (
 )
 from repae.runtime.ema import EmaConfig
 from repae.runtime.schedules import Until
-from repae.train.loop import LoopConfig
-from repae.train.methods import Naive, Repa, RepaE, SelfTeacherConfig
-from repae.train.setup import DiscriminatorConfig, GeneratorConfig, LatentNormConfig
+from repae.training.loop import LoopConfig
+from repae.training.methods.configs import Naive, Repa, RepaE, SelfTeacherConfig
+from repae.training.setup import DiscriminatorConfig, GeneratorConfig, LatentNormConfig
 
 IMAGENET_CLASSES = 1000
 EPOCHS_800, EPOCHS_100, EPOCHS_80, EPOCHS_20 = 4_000_000, 500_000, 400_000, 100_000

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 from repae.config import Config
 from repae.data import DataConfig, Dataset, DigitsConfig
 from repae.data.latents import LatentsConfig
-from repae.evaluate.settings import EvaluationConfig
+from repae.evaluation.settings import EvaluationConfig
 from repae.flow.guidance import Guidance
 from repae.flow.samplers import AnySampler, Euler
 from repae.models.autoencoders import DiffusersConfig
@@ -17,9 +17,9 @@ from repae.models.teachers.embedded import EmbeddedTeacherConfig
 from repae.models.teachers.timm import TimmTeacherConfig
 from repae.runtime.optimise import AdamWConfig
 from repae.runtime.schedules import OneCycle
-from repae.train.methods import Repa
-from repae.train.setup import TrainSetup
-from repae.train.state import BundleName
+from repae.training.methods.configs import Repa
+from repae.training.setup import TrainSetup
+from repae.training.state import BundleName
 
 EVALUATED = "eval_"
 """How names of metrics begin that an evaluation during training has found."""

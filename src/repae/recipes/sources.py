@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from repae.config import UserError
+from repae.config.options import read_options
 from repae.data import DataConfig, DigitsConfig, ShardsConfig
 from repae.data.images import PixelsConfig
 from repae.data.sources.detect import detect
-from repae.recipes.options import read_options
 from repae.recipes.recipe import Recipe
 
 log = logging.getLogger("repae")

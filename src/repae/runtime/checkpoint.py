@@ -18,8 +18,8 @@ from torch import nn
 from repae.config import UserError, write_atomic
 from repae.runtime.digest import sha256_of
 from repae.runtime.distributed import every_process, is_main
+from repae.runtime.parallel import unwrap
 from repae.runtime.tree import flatten, restore
-from repae.runtime.wrapping import unwrap
 
 SCHEMA = 1
 """Version of the layout of a checkpoint folder."""

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from repae.config import Config
-from repae.runtime.wrapping import unwrap
+from repae.runtime.parallel import unwrap
 
 Statistics = Literal["average", "copy"]
 

@@ -1,0 +1,1 @@
+"""Whole comparisons: the paper in miniature, and the two stages."""

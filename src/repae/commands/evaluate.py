@@ -1,0 +1,103 @@
+"""What is done with a run once it has trained: figures, the report, the demonstration."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from repae.commands.evaluate_settings import RunEvaluation
+from repae.commands.gallery import draw_gallery
+from repae.commands.preview_hook import reconstructed_images
+from repae.commands.train import train
+from repae.config import UserError, write_atomic
+from repae.data import Dataset
+from repae.evaluation import EvaluationConfig
+from repae.evaluation import evaluate as judge
+from repae.recipes.catalogue import find
+from repae.report import build as build_report
+from repae.runs.context import Place, occupied
+from repae.runs.networks import networks_at_hand
+from repae.runs.open import AutoencoderRun, Run, load_judged
+from repae.runtime.distributed import is_main
+from repae.sampling import pairs, write_png
+
+
+def evaluate(folder: Path, settings: RunEvaluation | None = None) -> dict[str, Any]:
+    """Judges a run on the data it was trained on and writes ``evaluation.json``, the gallery, then the report anew.
+
+    A run that trained an autoencoder only is judged by its reconstructions and latents.
+
+    Args:
+        folder: ``runs/NAME``.
+        settings: how; as the recipe says by default. Figures of other weights than the recipe's choice go to
+            ``evaluation-BUNDLE.json``.
+
+    Raises:
+        UserError: no run there, its data are not what it was trained on, or a network that is asked for has no weights.
+    """
+    run = load_judged(folder, None if settings is None else settings.bundle)
+    settings = settings or RunEvaluation(**run.recipe.evaluation.model_dump(exclude={"every", "quick_images"}))
+    with occupied(run.recipe.runtime, folder.parent) as place:
+        run.to(place.device)
+        dataset = _same_data(run)
+        figures = judged(run, dataset, place, settings)
+        if is_main():
+            own = "ema" if isinstance(run, AutoencoderRun) else run.recipe.bundle
+            suffix = "" if run.bundle.name == own else f"-{run.bundle.name}"
+            write_atomic(folder / f"evaluation{suffix}.json", json.dumps(figures, indent=2) + "\n")
+            if settings.pictures:
+                _draw(run, dataset, place, settings, figures, folder / "samples", suffix)
+            build_report(folder)
+    return figures
+
+
+def _draw(
+    run: Run | AutoencoderRun,
+    dataset: Dataset,
+    place: Place,
+    settings: EvaluationConfig,
+    figures: dict[str, Any],
+    samples: Path,
+    suffix: str,
+) -> None:
+    """The gallery, and the reconstructions of what was not trained here."""
+    if isinstance(run, Run):
+        draw_gallery(run, dataset, place, settings, figures, samples / f"gallery{suffix}")
+    if not suffix and not (samples / "reconstructions.png").exists():
+        write_png(samples / "reconstructions.png", pairs(*reconstructed_images(run.bundle.vae, dataset, place)))
+
+
+def judged(
+    run: Run | AutoencoderRun, dataset: Dataset, place: Place, settings: EvaluationConfig | None = None
+) -> dict[str, Any]:
+    """All figures of an opened run, with their protocol and where the run stands; by default as its recipe says."""
+    settings = settings or run.recipe.evaluation
+    figures = judge(
+        run.bundle,
+        dataset,
+        settings,
+        precision=place.precision,
+        path=run.recipe.path,
+        networks=networks_at_hand(run.recipe, settings, dataset, place),
+        cache=place.runs / "cache",
+    )
+    figures["protocol"] |= {"recipe": run.recipe.digest(), "step": run.step}
+    return figures
+
+
+def demo(runs: Path = Path("runs")) -> Path:
+    """The whole way on the embedded digits: train, sample, evaluate, report, in ``runs/demo``."""
+    folder = train(find("digits").replace(name="demo"), runs)
+    evaluate(folder)
+    return folder
+
+
+def _same_data(run: Run | AutoencoderRun) -> Dataset:
+    dataset = run.recipe.data.open()
+    if run.meta["data"] is not None and dataset.fingerprint != run.meta["data"]:  # nobody knows an import's data
+        raise UserError(
+            f"the data of {run.folder} have changed since it was trained: their fingerprint was {run.meta['data']}, is "
+            f"now {dataset.fingerprint}; figures on other images would not be comparable. Restore the data"
+        )
+    return dataset

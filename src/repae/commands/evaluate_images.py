@@ -1,0 +1,83 @@
+"""Images made anywhere, judged against a reference: figures with their protocol, as JSON and as a table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from repae.commands.evaluate_settings import ImagesEvaluation
+from repae.config import UserError, read_yaml, write_atomic
+from repae.evaluation import FeatureCache, compare, open_images, open_reference
+from repae.evaluation.images import ImageSet, check_same_size
+from repae.evaluation.protocol import versions
+from repae.runtime.device import pick_device
+
+
+def evaluate_images(settings: ImagesEvaluation) -> tuple[dict[str, Any], Path]:
+    """Compares images with a reference and writes figures and protocol.
+
+    Returns:
+        The figures, as in ``evaluation.json`` of a run, and the file they are in.
+
+    Raises:
+        UserError: images or reference are not what they should be, or the network has no weights.
+    """
+    images = open_images(settings.images, settings.resolution)
+    reference = open_reference(settings.reference, settings.resolution)
+    if reference.images is not None:
+        check_same_size(images, reference.images)
+    network = settings.features.open(pick_device(settings.device))
+    cache = FeatureCache(Path(settings.cache), settings.batch_size)
+    found = compare(images, reference, network, settings, cache)
+    result: dict[str, Any] = {
+        **found.figures,
+        "intervals": found.intervals,
+        "deviations": found.deviations,
+        "warnings": found.warnings,
+        "classes": {network.name: found.classes} if found.classes else {},
+        "pairs": {network.name: found.pairs} if found.pairs else {},
+        "notes": found.notes,
+        "protocol": {
+            "name": images.name,
+            "images": len(images),
+            "images_from": images.facts(),
+            "made": made(settings, images),
+            "reference": reference.facts(),
+            "networks": {network.name: network.facts()},
+            "comparison": settings.model_dump(mode="json", include=COMPARED),
+            "resolution": settings.resolution,
+            "device": settings.device,
+            "versions": versions(),
+        },
+    }
+    if reference.images is None:
+        result["notes"].append("The reference stores statistics only: nobody can check that its images have this size.")
+    path = Path(settings.out) if settings.out else _beside(Path(settings.images).expanduser())
+    write_atomic(path, json.dumps(result, indent=2) + "\n")
+    return result, path
+
+
+COMPARED = {"metrics", "neighbours", "subsets", "subset", "part", "resamples", "stored"}
+"""Fields of the settings that say how sets of features are compared."""
+
+
+def made(settings: ImagesEvaluation, images: ImageSet) -> dict[str, Any]:
+    """How the images were made: labels, sampler, steps, guidance, weights, from the manifest that lies with them.
+
+    ``manifest.json`` of a folder, ``NAME.json`` beside ``NAME.npz``; without one the protocol says that nobody said.
+    """
+    path = Path(settings.images).expanduser()
+    manifest = path / "manifest.json" if path.is_dir() else path.with_suffix(".json")
+    if not manifest.is_file():
+        counts = None if images.labels is None else images.labels.bincount()
+        spread = None if counts is None else [int(counts.min()), int(counts.max())]
+        return {"manifest": None, "images_per_class": spread}
+    try:
+        return {"manifest": read_yaml(manifest)}  # every JSON is YAML
+    except UserError as error:
+        raise UserError(f"{error}; it should say how the images were made: repair or remove it") from None
+
+
+def _beside(path: Path) -> Path:
+    return path / "evaluation.json" if path.is_dir() else path.with_suffix(".evaluation.json")

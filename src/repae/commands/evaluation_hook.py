@@ -1,0 +1,86 @@
+"""Evaluation during training: what `repae evaluate` does, on fewer images, its figures among the metrics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from repae.commands.preview_hook import bundle_of
+from repae.config import UserError, suggest
+from repae.data import Dataset
+from repae.evaluation import AutoencoderAlone, EvaluationConfig, evaluate
+from repae.flow import Euler
+from repae.models.bundle import Bundle
+from repae.recipes.recipe import EVALUATED, Recipe
+from repae.runs.context import Place
+from repae.runs.networks import networks_at_hand
+from repae.runtime.distributed import is_main
+from repae.training.methods.vae import VaeStep
+from repae.training.state import Step
+
+REHEARSED = 64
+"""Images of the rehearsal: more than any figure's number of neighbours needs."""
+
+OF_THE_DATA = ("_floor", "_real")
+"""How the names of figures end that no training changes."""
+
+
+class Monitor:
+    """A hook that judges the recipe's bundle every so many steps, and takes no random number of the training's.
+
+    Where the best checkpoint is chosen by one of its figures, a rehearsal on a few images, before the first step, says
+    whether there is such a figure.
+
+    Raises:
+        UserError: a network that the recipe names has no weights, or there is no figure as `loop.best` names it.
+    """
+
+    def __init__(self, recipe: Recipe, step: Step, dataset: Dataset, place: Place) -> None:
+        assert recipe.evaluation.every is not None
+        self.every = recipe.evaluation.every
+        self._recipe, self._step, self._dataset, self._place = recipe, step, dataset, place
+        self._settings = recipe.evaluation.quick()
+        if is_main():
+            self._networks = networks_at_hand(recipe, self._settings, dataset, place)
+            self._check_best()
+
+    def __call__(self, step: int) -> dict[str, float]:
+        """The figures after step ``step``, on the main process; the others have none and wait for it in the loop."""
+        return self._figures(self._settings) if is_main() else {}
+
+    def _figures(self, settings: EvaluationConfig) -> dict[str, float]:
+        figures = evaluate(
+            judged_of(self._step, self._recipe),
+            self._dataset,
+            settings,
+            precision=self._place.precision,
+            path=self._recipe.path,
+            networks=self._networks,
+            cache=self._place.runs / "cache",
+            passing=True,
+        )
+        return {
+            f"{EVALUATED}{name}": float(figure)
+            for name, figure in figures.items()
+            if isinstance(figure, (int, float)) and not name.endswith(OF_THE_DATA)
+        }
+
+    def _check_best(self) -> None:
+        best = self._recipe.loop.best
+        if best is None or not best.metric.startswith(EVALUATED):
+            return
+        few = min(REHEARSED, self._settings.images)
+        rehearsal = self._settings.replace(
+            images=few, guided_images=2, sampler=Euler(steps=1, state=self._settings.sampler.state)
+        )
+        found = self._figures(rehearsal)
+        if best.metric not in found:
+            hint = suggest(best.metric, found)
+            raise UserError(f"loop.best.metric: no evaluation finds {best.metric!r}{hint}; it finds {', '.join(found)}")
+
+
+def judged_of(step: Step, recipe: Recipe) -> Bundle | AutoencoderAlone:
+    """What an evaluation during training judges: the recipe's bundle, or the averaged autoencoder by itself."""
+    if isinstance(step, VaeStep):
+        vae: Any = step.average.module
+        return AutoencoderAlone("ema", vae, step.latent_shape)
+    return bundle_of(step, recipe)

@@ -1,0 +1,256 @@
+"""Runs as folders for others: diffusers' layout, the reference's layout, or the autoencoder alone."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import secrets
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from repae import __version__
+from repae.commands.import_weights import empty_folder
+from repae.config import Config, UserError, check, write_atomic
+from repae.export.card import Card
+from repae.export.digest import digest
+from repae.export.folders import INDEX, write_pipeline, write_vae
+from repae.export.reference import autoencoder_files, to_reference
+from repae.export.sizes import published_name
+from repae.models.autoencoders import KLConfig, TinyAutoencoder
+from repae.recipes.recipe import Recipe
+from repae.runs.open import ORIGIN, load
+from repae.runs.weights import newest_of, own_part, read_autoencoder
+from repae.runtime.checkpoint import CheckpointStore
+from repae.training.methods.configs import Naive, RepaE, VaeOnly
+from repae.training.state import BUNDLES, BundleName
+
+
+class ExportSettings(Config):
+    """What is exported, and how.
+
+    Attributes:
+        out: the folder to make.
+        format: a folder that diffusers opens, or files in the reference's layout.
+        part: everything, or the autoencoder alone with its statistics.
+        bundle: which weights of a generator; none takes the recipe's choice.
+        license: identifier of the licence for the model card, such as apache-2.0.
+    """
+
+    out: str = ""
+    format: Literal["diffusers", "reference"] = "diffusers"
+    part: Literal["all", "vae"] = "all"
+    bundle: BundleName | None = None
+    license: str | None = None
+
+
+def export(folder: Path, settings: ExportSettings) -> Path:
+    """Writes a run, or what was imported, for others; the folder appears whole or not at all.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: no run, nothing in it that the format has a place for, or a folder that is not empty.
+    """
+    if not settings.out:
+        raise UserError("--out is missing: name the folder to make")
+    out = empty_folder(Path(settings.out))
+    if settings.format == "reference":
+        return _whole(out, lambda place: _write_reference(folder, place, settings))
+    if settings.part == "vae":
+        return _whole(out, lambda place: _write_autoencoder(folder, place, settings))
+    return _whole(out, lambda place: _write_pipeline(folder, place, settings))
+
+
+def _whole(out: Path, write: Callable[[Path], None]) -> Path:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    place = out.parent / f".{out.name}.{secrets.token_hex(4)}.tmp"
+    place.mkdir()
+    try:
+        write(place)
+        if out.exists():
+            out.rmdir()
+        place.rename(out)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    return out
+
+
+def _write_pipeline(folder: Path, place: Path, settings: ExportSettings) -> None:
+    run = load(folder, settings.bundle)
+    recipe, bundle = run.recipe, run.bundle
+    guided = bundle.null_label is not None
+    preview = recipe.preview
+    write_pipeline(
+        place,
+        bundle,
+        path=recipe.path.kind,
+        sampler=preview.sampler,
+        guidance=preview.guidance if guided else preview.guidance.replace(scale=1.0),
+        precision=recipe.runtime.precision,
+        class_names=run.meta["class_names"],
+        resolution=run.meta["resolution"],
+    )
+    digests = {"generator": digest(bundle.denoiser.sit.state_dict()), "autoencoder": digest(bundle.vae.state_dict())}
+    figures = _figures(folder, bundle.name, recipe, run.step)
+    tiny = isinstance(bundle.vae, TinyAutoencoder)
+    _describe(place, recipe, run.meta, run.step, bundle.name, digests, figures, settings.license, tiny)
+
+
+def _write_autoencoder(folder: Path, place: Path, settings: ExportSettings) -> None:
+    if (folder / INDEX).is_file():
+        raise UserError(f"{folder} is an exported folder; its autoencoder is {folder / 'vae'} already")
+    _no_bundle(settings)
+    store, newest = newest_of(_run(folder))
+    saved = store.describe(newest)
+    recipe = check(Recipe, saved.meta["recipe"], str(newest))
+    vae, norm = read_autoencoder(folder)
+    write_vae(place, vae, norm, saved.meta["resolution"])
+    digests = {"autoencoder": digest(vae.state_dict())}
+    name = own_part(store, newest, 1) or ""
+    bundle = recipe.bundle if not isinstance(recipe.method, VaeOnly) else "ema" if name.startswith("ema_") else "live"
+    tiny = isinstance(vae, TinyAutoencoder)
+    figures = _figures(folder, bundle, recipe, saved.step)
+    _describe(place, recipe, saved.meta, saved.step, bundle, digests, figures, settings.license, tiny)
+
+
+def _write_reference(folder: Path, place: Path, settings: ExportSettings) -> None:
+    store, newest = newest_of(_run(folder))
+    saved = store.describe(newest)
+    recipe = check(Recipe, saved.meta["recipe"], str(newest))
+    if settings.license is not None:
+        raise UserError("--license belongs to a model card, which the reference's format has not")
+    parts = _parts(store, newest)
+    bundle = _bundle(store, newest, settings.bundle)
+    if recipe.vae.kind != "kl":
+        raise UserError(f"the reference has no autoencoder of kind {recipe.vae.kind!r}; use --format diffusers")
+    if settings.part == "vae" or isinstance(recipe.method, VaeOnly):
+        for ending, state in autoencoder_files(parts, bundle).items():
+            torch.save(state, place / f"{recipe.name}{ending}.pt")
+        return
+    contents = to_reference(parts, bundle, _args(recipe, saved.meta), saved.step)
+    torch.save(contents, place / f"{saved.step:07d}.pt")
+    if isinstance(args := contents.get("args"), argparse.Namespace):
+        write_atomic(place / "args.json", json.dumps(vars(args), indent=4) + "\n")
+
+
+def _parts(store: CheckpointStore, newest: Path) -> dict[str, Any]:
+    """States of the weights of a checkpoint and of what was imported with them, by part."""
+    wanted = {part for bundle in BUNDLES.values() for part in bundle} | {"discriminator", "reference"}
+    present = json.loads((newest / "state.json").read_text(encoding="utf-8"))["parts"].keys()
+    return {part: store.read(newest, part) for part in wanted & present}
+
+
+def _bundle(store: CheckpointStore, newest: Path, name: BundleName | None) -> tuple[str, str, str]:
+    """Parts of the bundle that was asked for, or of the run's own as far as it has them."""
+    if name is None:
+        denoiser, vae, norm = (own_part(store, newest, place) or "" for place in range(3))
+        return denoiser, vae, norm
+    missing = [part for part in BUNDLES[name] if not (newest / f"{part}.safetensors").is_file()]
+    if missing:
+        raise UserError(f"bundle {name!r} is not in {newest}: {', '.join(missing)} is missing; leave --bundle out")
+    return BUNDLES[name]
+
+
+def _args(recipe: Recipe, meta: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a run that was trained here under the reference's names, as far as our import reads them."""
+    if not isinstance(recipe.vae, KLConfig):
+        raise UserError(
+            f"vae.kind is {recipe.vae.kind!r}, and the reference knows KL autoencoders of latent diffusion only; "
+            "export with --format diffusers"
+        )
+    sit = recipe.sit.sit(recipe.sit.patch_size, recipe.vae.latent_channels, len(meta["class_names"]))
+    weights = recipe.method.model_dump(exclude={"kind"})
+    return {
+        "exp_name": recipe.name,
+        "model": published_name(sit),
+        "num_heads": sit.num_heads,
+        "num_classes": sit.num_classes,
+        "cfg_prob": sit.class_dropout_prob,
+        "encoder_depth": recipe.sit.encoder_depth,
+        "qk_norm": sit.qk_norm,
+        "fused_attn": sit.fused_attn,
+        "bn_momentum": recipe.latent_norm.momentum,
+        "path_type": recipe.path.kind,
+        "prediction": "v",
+        "weighting": recipe.time.kind.replace("-", ""),
+        "resolution": meta["resolution"],
+        **weights,
+    }
+
+
+def _describe(
+    place: Path,
+    recipe: Recipe,
+    meta: dict[str, Any],
+    step: int,
+    bundle: str,
+    digests: dict[str, str],
+    figures: dict[str, Any] | None,
+    licence: str | None,
+    tiny: bool,
+) -> None:
+    """The recipe, what it was made of, and the model card."""
+    count = f"{len(meta['class_names'])} classes, {meta['resolution']} px"
+    known = f"fingerprint `{meta['data']}`" if meta["data"] else "not known: these weights were imported"
+    imported = meta.get("imported") or {}
+    card = Card(
+        name=recipe.name,
+        about=recipe.about,
+        recipe=recipe.model_dump(mode="json"),
+        training=f"{step:,}" + ("" if imported else f" of {recipe.loop.batch_size} images"),
+        origin=_origin_of_autoencoder(recipe, imported),
+        bundle=bundle,
+        data=f"{recipe.data.kind}, {count}, {known}",
+        figures=figures,
+        licence=licence,
+        generator="generator" in digests,
+        tiny=tiny,
+        digests=digests,
+        notes=list(imported.get("notes", [])),
+    )
+    origin = {
+        "repae": __version__,
+        "name": recipe.name,
+        "step": step,
+        "bundle": bundle,
+        "digests": digests,
+        "meta": {key: value for key, value in meta.items() if key != "recipe"},
+    }
+    write_atomic(place / ORIGIN, json.dumps(origin, indent=2) + "\n")
+    write_atomic(place / "recipe.yaml", recipe.to_yaml())
+    write_atomic(place / "README.md", str(card))
+
+
+def _origin_of_autoencoder(recipe: Recipe, imported: dict[str, Any]) -> str:
+    if imported and imported["vae"] == "given":
+        return "was named at the import of a generator"
+    if isinstance(recipe.method, (RepaE, Naive)):
+        return "was trained jointly with its generator"
+    if imported:
+        return "was imported, and how it was trained is not known here"
+    return "was trained without a generator" if isinstance(recipe.method, VaeOnly) else "was frozen under its generator"
+
+
+def _figures(folder: Path, bundle: str, recipe: Recipe, step: int) -> dict[str, Any] | None:
+    """What `repae evaluate` measured of these very weights, if it did and the run has not gone on since."""
+    file = folder / ("evaluation.json" if bundle == recipe.bundle else f"evaluation-{bundle}.json")
+    if not file.is_file():
+        return None
+    figures = json.loads(file.read_text(encoding="utf-8"))
+    return figures if figures["protocol"]["step"] == step else None
+
+
+def _run(folder: Path) -> Path:
+    if not (folder / "checkpoints").is_dir():
+        raise UserError(f"{folder} is no run; give the folder of a run or of an import")
+    return folder
+
+
+def _no_bundle(settings: ExportSettings) -> None:
+    if settings.bundle is not None:
+        raise UserError("--bundle chooses a generator's weights; an autoencoder is exported from the run's own bundle")

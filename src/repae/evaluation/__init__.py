@@ -1,0 +1,66 @@
+"""Judging images: networks and their features, distances between sets, nearest neighbours, reconstruction, latents."""
+
+from repae.evaluation.alone import AutoencoderAlone
+from repae.evaluation.cache import FeatureCache
+from repae.evaluation.classifier import Classifier, Judge, Judgement, judge_for
+from repae.evaluation.comparison import Comparison, compare
+from repae.evaluation.digits import unjudgeable
+from repae.evaluation.features import ClassifierFeatures, FeatureExtractor, TeacherFeatures
+from repae.evaluation.frechet import Gaussian, Moments, frechet_distance, frechet_floor, gaussian_frechet
+from repae.evaluation.images import ImagesInFolder, ImagesInMemory, ImagesInNpz, ImagesOfDataset, open_images
+from repae.evaluation.inception import Inception
+from repae.evaluation.latents import cknna, latent_figures
+from repae.evaluation.manifold import manifolds, nearest_images
+from repae.evaluation.neighbours import neighbour_figures, precision_recall_density_coverage
+from repae.evaluation.perceptual import LpipsConfig
+from repae.evaluation.reconstruction import fixed_pattern, psnr, ssim
+from repae.evaluation.reference import Reference, open_reference
+from repae.evaluation.run import Judged, Networks, evaluate
+from repae.evaluation.scores import inception_score, kernel_distance
+from repae.evaluation.settings import ComparisonConfig, EvaluationConfig, FeaturesConfig
+
+__all__ = [
+    "AutoencoderAlone",
+    "Classifier",
+    "ClassifierFeatures",
+    "Comparison",
+    "ComparisonConfig",
+    "EvaluationConfig",
+    "FeatureCache",
+    "FeatureExtractor",
+    "FeaturesConfig",
+    "Gaussian",
+    "ImagesInFolder",
+    "ImagesInMemory",
+    "ImagesInNpz",
+    "ImagesOfDataset",
+    "Inception",
+    "Judge",
+    "Judged",
+    "Judgement",
+    "LpipsConfig",
+    "Moments",
+    "Networks",
+    "Reference",
+    "TeacherFeatures",
+    "cknna",
+    "compare",
+    "evaluate",
+    "fixed_pattern",
+    "frechet_distance",
+    "frechet_floor",
+    "gaussian_frechet",
+    "inception_score",
+    "judge_for",
+    "kernel_distance",
+    "latent_figures",
+    "manifolds",
+    "nearest_images",
+    "neighbour_figures",
+    "open_images",
+    "open_reference",
+    "precision_recall_density_coverage",
+    "psnr",
+    "ssim",
+    "unjudgeable",
+]

@@ -1,0 +1,119 @@
+"""Features are computed once: a folder for each pair of images and network, named by their digests."""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from repae.config import UserError
+from repae.evaluation.features import FeatureExtractor
+from repae.evaluation.images import ImageSet
+
+FACTS = "features.json"
+
+Features = dict[str, Float[Tensor, "n _"]]
+"""Every part of an extractor for a whole set of images, by name."""
+
+log = logging.getLogger("repae")
+
+
+class FeatureCache:
+    """Features of whole sets of images, kept in `folder` under what they were made of, or nowhere.
+
+    A part is one `.npy` file, mapped and not read, so that 50,000 x 2,048 numbers take no memory until they are used.
+    A folder appears whole or not at all; one that is damaged is made anew.
+    """
+
+    def __init__(self, folder: Path | None, batch_size: int = 64) -> None:
+        self.folder, self.batch_size = folder, batch_size
+
+    def features(self, images: ImageSet, extractor: FeatureExtractor) -> Features:
+        """Every part of `extractor` for `images`, float32 on the CPU, in the order of the images.
+
+        Raises:
+            UserError: images that the network cannot take, or features that are no numbers.
+        """
+        extractor.check(images)
+        if self.folder is None or not images.keep:
+            return self._computed(images, extractor, None)
+        place = self.folder / f"features-{extractor.name}-{images.digest}-{extractor.digest}"
+        if (kept := _load(place, images, extractor)) is not None:
+            return kept
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = self.folder / f".{secrets.token_hex(8)}.tmp"
+        temporary.mkdir()
+        try:
+            self._computed(images, extractor, temporary)
+            facts = {"images": images.facts(), "extractor": extractor.facts(), "parts": dict(extractor.parts)}
+            (temporary / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+            shutil.rmtree(place, ignore_errors=True)
+            with suppress(OSError):  # another process was faster, with the same features
+                temporary.rename(place)
+            made = _load(place, images, extractor)
+            assert made is not None, place
+            return made
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def _computed(self, images: ImageSet, extractor: FeatureExtractor, folder: Path | None) -> Features:
+        """The features in memory, or in files of `folder` where there is one."""
+        out = {}
+        for part, width in extractor.parts.items():
+            shape = (len(images), width)
+            if folder is None:
+                out[part] = np.empty(shape, np.float32)
+            else:
+                out[part] = np.lib.format.open_memmap(folder / f"{part}.npy", "w+", np.float32, shape)
+        first = 0
+        for batch in images.batches(self.batch_size):
+            for part, values in extractor(batch).items():
+                check_finite(values, f"{extractor.name} features of images {first} to {first + len(batch) - 1}")
+                out[part][first : first + len(batch)] = values.numpy()
+            first += len(batch)
+        assert first == len(images), (first, len(images))
+        for values in out.values():
+            if isinstance(values, np.memmap):
+                values.flush()
+        return {} if folder is not None else {part: torch.from_numpy(values) for part, values in out.items()}
+
+
+def check_finite(features: Float[Tensor, "n d"], name: str = "features") -> None:
+    """Refuses NaN and infinity, which every figure would turn into nonsense.
+
+    Raises:
+        UserError: names the first row.
+    """
+    bad = (~torch.isfinite(features).all(1)).nonzero()
+    if len(bad):
+        raise UserError(
+            f"{name} are not numbers (NaN or infinite) in {len(bad)} of {len(features)} rows, first in row "
+            f"{int(bad[0])}; the weights or the precision of the network are at fault, or the images of a broken run"
+        )
+
+
+def _load(place: Path, images: ImageSet, extractor: FeatureExtractor) -> Features | None:
+    """What lies in `place`, mapped, or nothing if it is missing or damaged."""
+    found = {}
+    try:
+        if json.loads((place / FACTS).read_text(encoding="utf-8"))["parts"] != dict(extractor.parts):
+            return None
+        for part, width in extractor.parts.items():
+            # Copy on write: torch wants memory that could be written to, and the file stays as it is.
+            values = np.load(place / f"{part}.npy", mmap_mode="c", allow_pickle=False)
+            if values.shape != (len(images), width) or values.dtype != np.float32:
+                return None
+            found[part] = torch.from_numpy(values)
+    except (OSError, ValueError, KeyError, TypeError):
+        if place.exists():
+            log.warning("%s is damaged; its features are computed again", place.name)
+        return None
+    return found

@@ -1,0 +1,306 @@
+"""All figures of a trained bundle on the images it was trained on, with the protocol that made them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from repae.data import Dataset
+from repae.evaluation.alone import AutoencoderAlone
+from repae.evaluation.cache import FeatureCache
+from repae.evaluation.classifier import Judge, judge_for
+from repae.evaluation.comparison import Comparison, compare
+from repae.evaluation.digits import Labelled, accuracy_by_class, classifier_figures, unjudgeable
+from repae.evaluation.features import POOL, ClassifierFeatures, FeatureExtractor
+from repae.evaluation.frechet import FLOOR_SPLITS
+from repae.evaluation.images import ImagesInMemory, ImagesOfDataset
+from repae.evaluation.latents import latent_figures
+from repae.evaluation.perceptual import Lpips
+from repae.evaluation.protocol import versions
+from repae.evaluation.reconstruction import fixed_pattern, psnr, ssim
+from repae.evaluation.reference import Reference
+from repae.evaluation.settings import EvaluationConfig
+from repae.flow import UNGUIDED, Guidance, LinearPath
+from repae.flow import Path as FlowPath
+from repae.preparation.statistics import evenly_spaced
+from repae.runtime.precision import Precision
+from repae.sampling import Source, generate, labels_like
+
+LABEL_RULE = "class shares of the data set, in ascending order"
+
+LATENT_IMAGES = 2_000
+"""Images whose latents are looked at, at most: alignment is a table of all pairs."""
+
+
+@runtime_checkable
+class Judged(Source, Protocol):
+    """What is evaluated; `repae.models.bundle.Bundle` is one: a source of images that also gives images back."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    def reconstruct(self, images: Tensor) -> Tensor: ...  # noqa: D102
+
+    def encode(self, images: Tensor, noise: Tensor) -> Tensor: ...  # noqa: D102
+
+
+class Networks(NamedTuple):
+    """What is at hand to judge with, besides the classifier.
+
+    Attributes:
+        extractors: networks in whose features sets are compared; that called "teacher" also judges the latents.
+        lpips: of reconstructions.
+        missing: what is not at hand, in words.
+    """
+
+    extractors: Sequence[FeatureExtractor] = ()
+    lpips: Lpips | None = None
+    missing: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation: what is judged, on which images, how, and where features and the classifier are kept.
+
+    `precision` is that of the network while sampling, `path` the one that the model was trained on. Features of images
+    that are `passing`, because the weights that made them will have changed before anyone looks again, are not kept.
+    """
+
+    bundle: Judged | AutoencoderAlone
+    dataset: Dataset
+    settings: EvaluationConfig
+    precision: Precision
+    path: FlowPath = field(default_factory=LinearPath)
+    networks: Networks = field(default_factory=Networks)
+    cache: Path | None = None
+    passing: bool = False
+
+    @property
+    def generates(self) -> bool:
+        """Whether there is a denoiser."""
+        return not isinstance(self.bundle, AutoencoderAlone)
+
+    @cached_property
+    def judge(self) -> Judge | None:
+        """The fixed classifier of these images, where it can judge them."""
+        if unjudgeable(self.dataset) is not None:
+            return None
+        real = self.real
+        return judge_for(real.images, real.labels, self.dataset.num_classes, self.cache)
+
+    @cached_property
+    def real(self) -> Labelled:
+        """The whole data set, which is small where the classifier judges."""
+        return Labelled(*self.dataset.batch(torch.arange(len(self.dataset)))[:2])
+
+    def made(self, name: str, images: Tensor, labels: Tensor | None = None) -> ImagesInMemory:
+        """Images that the weights have made."""
+        return ImagesInMemory(name, images, labels, keep=not self.passing)
+
+    @property
+    def features(self) -> FeatureCache:
+        """Where features are computed and kept."""
+        return FeatureCache(self.cache, self.settings.batch_size)
+
+    def draw(self, count: int, guidance: Guidance) -> Labelled:
+        """Generated images with the labels they were made for, which have the class shares of the data set."""
+        assert not isinstance(self.bundle, AutoencoderAlone)
+        settings, labels = self.settings, labels_like(self.dataset.labels, count)
+        images = generate(
+            self.bundle, labels, sampler=settings.sampler, path=self.path, precision=self.precision,
+            guidance=guidance, seed=settings.seed, batch_size=settings.batch_size,
+        )  # fmt: skip
+        return Labelled(images, labels)
+
+    def reconstructed(self) -> tuple[UInt8[Tensor, "n c h w"], UInt8[Tensor, "n c h w"]]:
+        """Real images, spread evenly over the data set, and what the autoencoder makes of them."""
+        real, rebuilt = [], []
+        for indices in evenly_spaced(self.dataset, self.settings.images).split(self.settings.batch_size):
+            images = self.dataset.batch(indices).images
+            with torch.no_grad():
+                rebuilt.append(self.bundle.reconstruct(images.to(self.precision.device)).cpu())
+            real.append(images)
+        return torch.cat(real), torch.cat(rebuilt)
+
+
+def evaluate(
+    bundle: Judged | AutoencoderAlone,
+    dataset: Dataset,
+    settings: EvaluationConfig,
+    *,
+    precision: Precision,
+    path: FlowPath = LinearPath(),  # noqa: B008 (immutable)
+    networks: Networks = Networks(),  # noqa: B008 (immutable)
+    cache: Path | None = None,
+    passing: bool = False,
+) -> dict[str, Any]:
+    """Every figure that this data set and the networks at hand allow, flat; beside them, as far as there are any:
+
+    "notes" (what was left out and why), "protocol", "intervals", "deviations" and "warnings" by figure, "classes" and
+    "pairs" (the closest generated and real images; `real` is an index of the data set) by network, "latents".
+
+    Reconstruction and latents, always. Where the classifier can judge (`unjudgeable`), `classifier_figures`; for each
+    network at hand its `Comparison` of unguided images with real ones, and `rfid` or `rfd_NAME` of reconstructions with
+    the images they were made of. Generated labels have the class shares of the data set. Of an autoencoder alone there
+    are the figures of reconstruction and latents, and the protocol says nothing of sampling. `passing`: see
+    `Evaluation`.
+    """
+    it = Evaluation(bundle, dataset, settings, precision, path, networks, cache, passing)
+    result: dict[str, Any] = {"notes": [], "protocol": _protocol(it)}
+    reason = unjudgeable(dataset)
+    if not it.generates:
+        result["notes"].append("An autoencoder alone: no image was generated.")
+    elif reason is None or networks.extractors:
+        _generation(it, result)
+    if reason is not None and it.generates:
+        what = "No figure of the classifier" if networks.extractors else "Only the reconstruction was evaluated"
+        result["notes"].append(f"{what}{'' if networks.extractors else ', no generated image'}: {reason}.")
+    _reconstruction(it, result)
+    _latents(it, result)
+    result["notes"] += networks.missing
+    return result
+
+
+def _generation(it: Evaluation, result: dict[str, Any]) -> None:
+    """Images drawn once, judged by the classifier and compared in the features of every network."""
+    assert not isinstance(it.bundle, AutoencoderAlone)
+    settings, dataset, judge = it.settings, it.dataset, it.judge
+    free = it.draw(settings.images, UNGUIDED)
+    if it.bundle.null_label is None:
+        result["notes"].append("The model has no null class: no image was generated with guidance.")
+    if judge is not None:
+        guided = None if it.bundle.null_label is None else it.draw(settings.guided_images, settings.guidance)
+        result |= classifier_figures(free, guided, it.real, judge, settings.neighbours)
+        result["protocol"]["classifier"] = judge.facts()
+    images = it.made("generated images", *free)
+    indices = evenly_spaced(dataset, settings.reference_images)
+    reference = Reference("the data set", ImagesOfDataset("the data set", dataset, indices), {})
+    result["protocol"]["reference"] = reference.facts()
+    for network in it.networks.extractors:
+        found = compare(images, reference, network, settings.comparison, it.features)
+        for pair in found.pairs:
+            pair["real"] = int(indices[pair["real"]])
+        _put(result, found, network)
+    if judge is not None:
+        only = settings.comparison.replace(metrics=("kid", "precision-recall"))
+        network = ClassifierFeatures(judge.network)
+        _put(result, compare(images, reference, network, only, it.features), network)
+        result["classes"][network.name] = accuracy_by_class(free, judge)
+
+
+def _reconstruction(it: Evaluation, result: dict[str, Any]) -> None:
+    before, after = it.reconstructed()
+    result |= {
+        "psnr": psnr(before, after),
+        "ssim": ssim(before, after),
+        "fixed_pattern": fixed_pattern(before, after, it.settings.period),
+    }
+    if it.networks.lpips is not None:
+        result["lpips"] = it.networks.lpips(before, after)
+    # No interval: reconstructions come in pairs with the images, and the bootstrap draws one side only.
+    only_frechet = it.settings.comparison.replace(metrics=("fid",), resamples=0)
+    networks = list(it.networks.extractors)
+    if it.judge is not None:
+        networks.append(ClassifierFeatures(it.judge.network))
+        result["protocol"]["classifier"] = it.judge.facts()
+    for network in networks:
+        reference = Reference("real images", ImagesInMemory("real images", before), {})
+        found = compare(it.made("reconstructions", after), reference, network, only_frechet, it.features)
+        for kind in ("figures", "warnings"):
+            entries = {f"r{key}": value for key, value in getattr(found, kind).items()}
+            result |= entries if kind == "figures" else {kind: {**result.get(kind, {}), **entries}}
+
+
+def _latents(it: Evaluation, result: dict[str, Any]) -> None:
+    """Latents of real images by the posterior's mean, normalised, beside the teacher's features of the same images.
+
+    An autoencoder alone has no statistics: mean and deviation of its channels are told as they are, and taken out for
+    the other figures, as a denoiser's training would.
+    """
+    indices = evenly_spaced(it.dataset, min(it.settings.images, LATENT_IMAGES))
+    images = ImagesOfDataset("the data set", it.dataset, indices)
+    teacher = next((network for network in it.networks.extractors if network.name == "teacher"), None)
+    features = None if teacher is None else it.features.features(images, teacher)[POOL]
+    latents, raw = _encoded(it, images), {}
+    if not it.generates:
+        mean, std = (getattr(latents.double(), of)((0, 2, 3), keepdim=True).float() for of in ("mean", "std"))
+        raw = {"latent_mean": mean.flatten().tolist(), "latent_std": std.flatten().tolist()}
+        latents = (latents - mean) / std.clamp_min(1e-6)
+    figures = {**latent_figures(latents, it.dataset.labels[indices], features), **raw}
+    result |= {key: value for key, value in figures.items() if isinstance(value, float)}
+    result["latents"] = {
+        key.removeprefix("latent_"): value for key, value in figures.items() if not isinstance(value, float)
+    }
+    result["latents"] |= {"normalised": it.generates, "images": len(indices)}
+
+
+def _encoded(it: Evaluation, images: ImagesOfDataset) -> Float[Tensor, "n c h w"]:
+    parts = []
+    for batch in images.batches(it.settings.batch_size):
+        zeros = torch.zeros(len(batch), *it.bundle.latent_shape, device=it.precision.device)
+        with torch.no_grad():
+            parts.append(it.bundle.encode(batch.to(it.precision.device), zeros).float().cpu())
+    return torch.cat(parts)
+
+
+def _put(result: dict[str, Any], found: Comparison, network: FeatureExtractor) -> None:
+    """One comparison into the whole; what is a table goes under the network's name."""
+    result |= found.figures
+    for kind in ("intervals", "deviations", "warnings"):
+        result.setdefault(kind, {}).update(getattr(found, kind))
+    for kind in ("classes", "pairs"):
+        result.setdefault(kind, {})
+        if rows := getattr(found, kind):
+            result[kind][network.name] = rows
+    result["notes"] += [note for note in found.notes if note not in result["notes"]]
+
+
+def _protocol(it: Evaluation) -> dict[str, Any]:
+    """What made the figures, in JSON."""
+    settings, dataset = it.settings, it.dataset
+    networks = {network.name: network.facts() for network in it.networks.extractors}
+    if it.networks.lpips is not None:
+        networks["lpips"] = it.networks.lpips.facts()
+    return {
+        "bundle": it.bundle.name,
+        "images": settings.images if it.generates else min(settings.images, len(dataset)),
+        **(_sampling(it) if it.generates else {}),
+        "neighbours": settings.neighbours,
+        "period": settings.period,
+        "comparison": settings.comparison.model_dump(mode="json"),
+        "networks": networks,
+        "fd": "raw penultimate features (64) of the classifier; all real images against all unguided ones",
+        "fd_floor": f"one random half of the real images against the other, mean of {FLOOR_SPLITS} splits",
+        "pixels": "neighbour figures on images pooled to 8 x 8, in [0, 1]",
+        "psnr": "squared error averaged over all images; reconstruction from the posterior mean",
+        "data": {
+            "fingerprint": dataset.fingerprint,
+            "images": len(dataset),
+            "classes": list(dataset.class_names),
+            "resolution": dataset.resolution,
+        },
+        "arithmetic": it.precision.name,
+        "device": it.precision.device.type,
+        "versions": versions(),
+    }
+
+
+def _sampling(it: Evaluation) -> dict[str, Any]:
+    """How images were generated."""
+    settings = it.settings
+    return {
+        "guided_images": settings.guided_images,
+        "sampler": settings.sampler.model_dump(mode="json"),
+        "evaluations": settings.sampler.evaluations,
+        "guidance": settings.guidance.model_dump(mode="json"),
+        "path": it.path.model_dump(mode="json"),
+        "seed": settings.seed,
+        "labels": LABEL_RULE,
+    }

@@ -1,0 +1,1 @@
+"""A run on disk: its folder, opening it again, its players made ready, the preflight."""

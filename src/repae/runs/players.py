@@ -1,0 +1,314 @@
+"""What a run needs first and may share with others: its teachers and its autoencoder, made once and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from repae.config import UserError, locked, write_atomic
+from repae.data import Batch, Dataset, Loader
+from repae.models.autoencoders import Autoencoder, DiffusersConfig
+from repae.models.teachers.base import Teacher
+from repae.models.teachers.degeneracy import degeneracy, describe
+from repae.models.teachers.embedded import EmbeddedTeacher as EmbeddedNetwork
+from repae.models.teachers.targets import (
+    CachedTargets,
+    ClassMeanTargets,
+    NoTargets,
+    OnlineTargets,
+    Targets,
+    cache_tokens,
+)
+from repae.models.teachers.timm import TimmTeacher as TimmNetwork
+from repae.preparation.statistics import evenly_spaced, latent_statistics
+from repae.recipes.recipe import EmbeddedTeacher, FromPublished, FromRun, FromWarmup, FromWeights, Recipe
+from repae.recipes.recipe import Teacher as AnyTeacher
+from repae.runs.context import Place
+from repae.runs.weights import load_vae
+from repae.runtime.checkpoint import CheckpointStore
+from repae.runtime.distributed import World, barrier, is_main, world
+from repae.runtime.modes import evaluating
+from repae.track import ProgressBar
+from repae.training.build import build_vae, build_vae_step
+from repae.training.loop import Loop, LoopConfig
+from repae.training.methods.configs import VaeOnly
+from repae.training.state import Step
+from repae.training.teacher_step import TeacherStep
+
+CENTRE_IMAGES, JUDGED_IMAGES = 10_000, 4_000
+"""From how many images a teacher's mean token and its degeneracy figures are taken, at most."""
+
+IN_MEMORY = 64 * 2**20
+"""Bytes of teacher tokens up to which the tokens of all images are computed once and looked up."""
+
+
+log = logging.getLogger("repae")
+
+
+class Interrupted(Exception):  # noqa: N818 (not an error)
+    """A signal ended a stage; its checkpoint is written and the same command goes on."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One preparatory training with its own checkpoints below ``folder``.
+
+    ``alone``: every process does the whole of it, for a step that gathers nothing over processes.
+    """
+
+    folder: Path
+    loop: LoopConfig
+    seed: int
+    label: str
+    alone: bool
+
+    def run(self, step: Step, dataset: Dataset, place: Place) -> None:
+        """Trains to the end, from the newest checkpoint if there is one.
+
+        Raises:
+            Interrupted: a signal came first.
+        """
+        among = World(0, 1, 0) if self.alone else world()
+        loop = Loop(
+            step,
+            batches(dataset, self.loop, self.seed, place, among),
+            self.loop,
+            CheckpointStore(self.folder / "checkpoints", keep_last=1),
+            meta={"stage": self.label},
+            precision=place.precision,
+            device=place.device,
+            images=len(dataset),
+            trackers=[ProgressBar(self.loop.steps, title=self.label)] if is_main() else [],
+            among=among,
+        )
+        try:
+            outcome = loop.run()
+        finally:
+            for tracker in loop.trackers:
+                tracker.close()
+        if not outcome.finished:
+            raise Interrupted(
+                f"{self.label} stopped after step {outcome.step} of {self.loop.steps}; checkpoint in {self.folder}"
+            )
+
+
+def batches(
+    dataset: Dataset, loop: LoopConfig, seed: int, place: Place, among: World
+) -> Callable[[int], Iterator[Batch]]:
+    """What the loop calls for this process's micro-batches from a given step on."""
+    return lambda start: iter(
+        Loader(
+            dataset,
+            loop.batch_size,
+            seed=seed,
+            share_count=loop.accumulate,
+            world=among,
+            workers=place.config.workers,
+            start_step=start,
+            pin_memory=place.device.type == "cuda",
+        )
+    )
+
+
+@dataclass(frozen=True)
+class Teachers:
+    """The frozen networks of a run, the targets they give, and what is known of them."""
+
+    networks: tuple[Teacher, ...]
+    targets: Targets
+    figures: list[dict[str, Any]]
+
+
+def trained_teachers(recipe: Recipe, dataset: Dataset, place: Place) -> Teachers:
+    """The recipe's teachers, trained first where they are embedded ones, and their tokens as alignment targets.
+
+    Tokens of a small data set that is never mirrored are computed once; otherwise each batch is shown to the teachers.
+
+    Raises:
+        UserError: weights that are missing or do not fit.
+        Interrupted: a signal came during the training of an embedded teacher.
+    """
+    networks, figures = teacher_networks(recipe.teachers, dataset, place)
+    return Teachers(tuple(networks), _targets(recipe, networks, dataset, place), figures)
+
+
+def teacher_networks(
+    configs: Sequence[AnyTeacher], dataset: Dataset, place: Place
+) -> tuple[list[Teacher], list[dict[str, Any]]]:
+    """The frozen networks on the run's device, and what is known of the embedded ones. Raises as `trained_teachers`."""
+    networks: list[Teacher] = []
+    figures: list[dict[str, Any]] = []
+    for config in configs:
+        if isinstance(config, EmbeddedTeacher):
+            network, known = _embedded(config, dataset, place)
+            figures.append(known)
+        else:
+            network = TimmNetwork(config)
+        networks.append(network.to(place.device))
+    return networks, figures
+
+
+def started_vae(recipe: Recipe, dataset: Dataset, place: Place) -> Autoencoder:
+    """The recipe's autoencoder with the weights it starts from, on the run's device.
+
+    Raises:
+        UserError: a weights file that is missing or does not fit.
+        Interrupted: a signal came during the warm-up.
+    """
+    vae = build_vae(recipe, dataset.channels).to(place.device)
+    if isinstance(recipe.start, (FromWeights, FromRun)):
+        load_vae(vae, Path(recipe.start.path))
+    elif isinstance(recipe.start, FromWarmup):
+        vae.load_state_dict(_warmed(recipe, recipe.start, dataset, place))
+    elif isinstance(recipe.start, FromPublished):
+        assert isinstance(recipe.vae, DiffusersConfig), recipe.vae
+        vae.load_state_dict(recipe.vae.weights())
+    return vae
+
+
+def first_statistics(recipe: Recipe, vae: Autoencoder, dataset: Dataset, place: Place) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of raw latents with which the latent normaliser begins.
+
+    Raises:
+        UserError: published ones are wanted, and this autoencoder has none.
+    """
+    if recipe.latent_norm.statistics == "data":
+        with evaluating(vae):
+            return latent_statistics(vae, dataset, place.precision)
+    published = vae.published_statistics()
+    if published is None:
+        raise UserError(
+            f"latent_norm.statistics is 'published', and a vae of kind {recipe.vae.kind!r} comes with none; "
+            "set it to 'data' to take those of the run's own latents"
+        )
+    return published
+
+
+def _warmed(recipe: Recipe, start: FromWarmup, dataset: Dataset, place: Place) -> dict[str, Any]:
+    """Weights of the autoencoder after its warm-up, which later runs with the same settings share."""
+    losses = recipe.losses.replace(discriminator_weight=0.0, perceptual_weight=0.0)
+    loop = LoopConfig(steps=start.steps, batch_size=start.batch_size, checkpoint_every=start.steps)
+    setup = recipe.replace(
+        **{
+            "method": VaeOnly(),
+            "losses": losses,
+            "optimisers.vae": start.optimiser,
+            "loop": loop,
+            "discriminator": None,
+        }
+    )
+    facts = {
+        "vae": recipe.vae.model_dump(mode="json"),
+        "losses": losses.model_dump(mode="json"),
+        "start": start.model_dump(mode="json"),
+        "seed": recipe.seed,
+        "precision": place.precision.name,
+        "data": dataset.fingerprint,
+    }
+    folder = _cache_folder(place, "vae", facts)
+    store = CheckpointStore(folder / "checkpoints", keep_last=1)
+    with one_maker(folder):
+        newest = store.latest()
+        if newest is None or store.describe(newest).step < start.steps:
+            step = build_vae_step(
+                setup,
+                build_vae(setup, dataset.channels),
+                resolution=dataset.resolution,
+                perceptual=None,
+                precision=place.precision,
+                device=place.device,
+                compile=place.config.compile,
+            )
+            Stage(folder, loop, recipe.seed, "autoencoder", alone=False).run(step, dataset, place)
+    newest = store.latest()
+    assert newest is not None, f"the warm-up left no checkpoint in {folder}"
+    return store.read(newest, "vae")
+
+
+def _targets(recipe: Recipe, networks: list[Teacher], dataset: Dataset, place: Place) -> Targets:
+    if not networks:
+        return NoTargets()
+    volume = sum(4 * len(dataset) * network.dim * network.tokens(dataset.resolution) for network in networks)
+    if volume > IN_MEMORY or dataset.flip:
+        if recipe.class_mean_targets:
+            raise UserError(
+                f"class_mean_targets needs the tokens of all images in memory, here {volume / 2**20:.0f} MiB; "
+                f"{IN_MEMORY // 2**20} MiB are allowed, and no mirrored images; use a smaller data set without flip"
+            )
+        return OnlineTargets(networks, dataset.resolution)
+    images = dataset.batch(torch.arange(len(dataset))).images
+    tables = [cache_tokens(network, images).to(place.device) for network in networks]
+    return ClassMeanTargets(tables, dataset.labels) if recipe.class_mean_targets else CachedTargets(tables)
+
+
+def _embedded(config: EmbeddedTeacher, dataset: Dataset, place: Place) -> tuple[EmbeddedNetwork, dict[str, Any]]:
+    if config.folder is not None:
+        network = EmbeddedNetwork.load(Path(config.folder))
+        return network, {"name": network.name, "folder": config.folder, **network.origin.get("figures", {})}
+    folder = _teacher_folder(config, dataset, place)
+    with one_maker(folder):
+        if not (folder / "figures.json").exists():
+            _train_teacher(config, dataset, place, folder)
+    return EmbeddedNetwork.load(folder / "teacher"), json.loads((folder / "figures.json").read_text())
+
+
+def embedded_at_hand(config: EmbeddedTeacher, dataset: Dataset, place: Place) -> EmbeddedNetwork | None:
+    """The embedded teacher of a run on these images, where it was saved or kept; nothing is trained."""
+    if config.folder is not None:
+        return EmbeddedNetwork.load(Path(config.folder))
+    folder = _teacher_folder(config, dataset, place)
+    return EmbeddedNetwork.load(folder / "teacher") if (folder / "figures.json").exists() else None
+
+
+def _teacher_folder(config: EmbeddedTeacher, dataset: Dataset, place: Place) -> Path:
+    return _cache_folder(place, "teacher", {"config": config.model_dump(mode="json"), "data": dataset.fingerprint})
+
+
+def _train_teacher(config: EmbeddedTeacher, dataset: Dataset, place: Place, folder: Path) -> None:
+    """Trains, centres and saves the teacher, and measures what its tokens are worth."""
+    began = time.monotonic()
+    step = TeacherStep(
+        config.architecture(dataset),
+        total_steps=config.steps,
+        seed=config.seed,
+        device=place.device,
+        precision=place.precision,
+        optimiser=config.optimiser,
+    )
+    loop = LoopConfig(steps=config.steps, batch_size=config.batch_size, checkpoint_every=config.steps)
+    Stage(folder, loop, config.seed, "teacher", alone=True).run(step, dataset, place)
+    seconds = time.monotonic() - began
+    if is_main():
+        sample = evenly_spaced(dataset, CENTRE_IMAGES)
+        teacher = step.teacher(dataset.batch(part).images for part in sample.split(256))
+        judged = dataset.batch(evenly_spaced(dataset, JUDGED_IMAGES))
+        figures = degeneracy(cache_tokens(teacher, judged.images), judged.labels, teacher.centre)
+        log.info("teacher:\n%s", describe(figures))
+        teacher.save(folder / "teacher", {"data": dataset.fingerprint, "figures": figures})
+        facts = {"name": teacher.name, "steps": config.steps, "seconds": round(seconds, 1), **figures}
+        write_atomic(folder / "figures.json", json.dumps(facts, indent=2) + "\n")
+    barrier()
+
+
+@contextmanager
+def one_maker(folder: Path) -> Iterator[None]:
+    """Within the context nobody else makes ``folder``: one run of this machine at a time, its processes together."""
+    with locked(folder.parent / f"{folder.name}.lock") if is_main() else nullcontext():
+        barrier()
+        yield
+        barrier()
+
+
+def _cache_folder(place: Place, kind: str, facts: Mapping[str, Any]) -> Path:
+    text = json.dumps(facts, sort_keys=True)
+    return place.runs / "cache" / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"

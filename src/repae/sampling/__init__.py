@@ -1,0 +1,48 @@
+"""Drawing images: noise to pixels, which labels, long lists by many processes, grids and files."""
+
+from repae.sampling.between import BetweenClasses, Mixture, between_noise, spherical
+from repae.sampling.draw import Drawn, draw, missing_batches
+from repae.sampling.files import Npz, Output, Pngs, Shards
+from repae.sampling.generate import (
+    ImageNoise,
+    Source,
+    chosen_noise,
+    generate,
+    generate_batches,
+    image_noise,
+    own_noise,
+    step_noise,
+)
+from repae.sampling.labels import balanced_labels, grid_labels, labels_like, random_labels
+from repae.sampling.pictures import grid, pairs, png, sheet, write_png
+
+__all__ = [
+    "BetweenClasses",
+    "Drawn",
+    "ImageNoise",
+    "Mixture",
+    "Npz",
+    "Output",
+    "Pngs",
+    "Shards",
+    "Source",
+    "balanced_labels",
+    "between_noise",
+    "chosen_noise",
+    "draw",
+    "generate",
+    "generate_batches",
+    "grid",
+    "grid_labels",
+    "image_noise",
+    "labels_like",
+    "missing_batches",
+    "own_noise",
+    "pairs",
+    "png",
+    "random_labels",
+    "sheet",
+    "spherical",
+    "step_noise",
+    "write_png",
+]

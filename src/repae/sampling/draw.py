@@ -1,0 +1,133 @@
+"""A long list of images, drawn by any number of processes, killed and gone on with, written while it is drawn."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+from torch import Tensor
+
+from repae.config import UserError
+from repae.flow import Autoguidance, Guidance, Path, Sampler
+from repae.runtime.beside import at_once, beside
+from repae.runtime.distributed import World
+from repae.runtime.precision import Precision
+from repae.sampling.files import Output
+from repae.sampling.generate import Source, generate
+from repae.track import ProgressBar
+
+
+class Drawn(NamedTuple):
+    """What one process drew: images, images times networks that saw them, and how long it took in seconds."""
+
+    images: int
+    evaluations: int
+    seconds: float
+
+
+@dataclass
+class Counted:
+    """A source that counts how many images its network has seen, each evaluation of each."""
+
+    source: Source
+    evaluations: int = 0
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """That of the source."""
+        return self.source.latent_shape
+
+    @property
+    def null_label(self) -> int | None:
+        """That of the source."""
+        return self.source.null_label
+
+    def velocity(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        """The source's velocity; one evaluation for each row of `x`."""
+        self.evaluations += len(x)
+        return self.source.velocity(x, t, y)
+
+    def decode(self, x: Tensor) -> Tensor:
+        """The source's images."""
+        return self.source.decode(x)
+
+
+def missing_batches(numbers: range, present: Sequence[range], batch_size: int, world: World) -> list[range]:
+    """The batches that one process has to draw, in order.
+
+    The images of `numbers` form batches of `batch_size`, whoever draws them and whatever is there already, and a batch
+    of which any image is missing is drawn whole. Hence which images are drawn together depends on nothing else.
+
+    Args:
+        numbers: of the images that these processes have to see to.
+        present: the numbers of images that are there.
+        batch_size: images in a batch; the last may have fewer.
+        world: this process among those who divide what is missing.
+    """
+    there = np.zeros(numbers.stop, bool)
+    for found in present:
+        there[found.start : found.stop] = True
+    batches = (numbers[start : start + batch_size] for start in range(0, len(numbers), batch_size))
+    return [batch for batch in batches if not there[batch.start : batch.stop].all()][world.rank :: world.size]
+
+
+def draw(
+    source: Source,
+    labels: Int[Tensor, " n"],
+    batches: Sequence[range],
+    output: Output,
+    *,
+    sampler: Sampler,
+    path: Path,
+    precision: Precision,
+    guidance: Guidance | Autoguidance | None = None,
+    weak: Source | None = None,
+    seed: int = 0,
+    progress: ProgressBar | None = None,
+) -> Drawn:
+    """Draw some batches of the images of `labels` and hand them to `output`, in a process beside if there are several.
+
+    Image i is that of `generate` with these arguments.
+
+    Args:
+        source: velocity field and decoder, on `precision.device`.
+        labels: the class of every image of the list.
+        batches: the numbers of the images to draw now (`missing_batches`), those of a batch together.
+        output: where to.
+        sampler: from noise to data.
+        path: the path that the velocity field was trained on.
+        precision: of the velocity field.
+        guidance: classifier-free guidance or autoguidance; none by default.
+        weak: the source whose velocity autoguidance leads away from.
+        seed: of all noise.
+        progress: shows the images that this process has drawn.
+
+    Raises:
+        UserError: the images cannot be written; those that were stay.
+    """
+    counted = Counted(source)
+    weaker = None if weak is None else Counted(weak)
+    began, done = time.monotonic(), 0
+    try:
+        with beside() if len(batches) > 1 else at_once() as submit:
+            for numbers in batches:
+                images = generate(
+                    counted, labels[numbers.start : numbers.stop], sampler=sampler, path=path, precision=precision,
+                    guidance=guidance, weak=weaker, seed=seed, batch_size=len(numbers), first=numbers.start,
+                )  # fmt: skip
+                output.write(numbers.start, images.numpy(), submit)
+                done += len(numbers)
+                if progress is not None:
+                    seconds = time.monotonic() - began
+                    progress.log(done, {}, {"seconds": seconds, "images_per_second": done / seconds})
+    except OSError as error:
+        raise UserError(
+            f"the images could not be written to {output.folder}: {error.strerror or error}; what is there is whole: "
+            "make room, and run the same command again to go on"
+        ) from error
+    evaluations = counted.evaluations + (weaker.evaluations if weaker is not None else 0)
+    return Drawn(done, evaluations, time.monotonic() - began)

@@ -1,0 +1,1 @@
+"""The methods of training: for each its configuration and its step."""
