@@ -44,11 +44,11 @@ class Judged(Source, Protocol):
     """What is evaluated; `repae.models.bundle.Bundle` is one: a source of images that also gives images back."""
 
     @property
-    def name(self) -> str: ...  # noqa: D102
+    def name(self) -> str: ...
 
-    def reconstruct(self, images: Tensor) -> Tensor: ...  # noqa: D102
+    def reconstruct(self, images: Tensor) -> Tensor: ...
 
-    def encode(self, images: Tensor, noise: Tensor) -> Tensor: ...  # noqa: D102
+    def encode(self, images: Tensor, noise: Tensor) -> Tensor: ...
 
 
 class Networks(NamedTuple):

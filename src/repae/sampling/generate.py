@@ -31,14 +31,14 @@ class Source(Protocol):
     """
 
     @property
-    def latent_shape(self) -> tuple[int, int, int]: ...  # noqa: D102
+    def latent_shape(self) -> tuple[int, int, int]: ...
 
     @property
-    def null_label(self) -> int | None: ...  # noqa: D102
+    def null_label(self) -> int | None: ...
 
-    def velocity(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor: ...  # noqa: D102
+    def velocity(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor: ...
 
-    def decode(self, x: Tensor) -> Tensor: ...  # noqa: D102
+    def decode(self, x: Tensor) -> Tensor: ...
 
 
 def generate(
