@@ -4,7 +4,7 @@ import logging
 
 import pytest
 import torch
-from evaluate.fakes import Random
+from evaluation.fakes import Random
 
 from repae.config import UserError
 from repae.evaluation import FeatureCache, ImagesInMemory

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from evaluate.fakes import Random, SmallInception
+from evaluation.fakes import Random, SmallInception
 from npz_files import write_npz
 
 from repae.config import UserError

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from evaluate.fakes import FakeBundle, Memory, Random
+from evaluation.fakes import FakeBundle, Memory, Random
 
 from repae.evaluation import EvaluationConfig, Networks, classifier, evaluate, unjudgeable
 from repae.flow import Euler

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from evaluate.fakes import Memory
+from evaluation.fakes import Memory
 from npz_files import write_npz
 from PIL import Image
 

@@ -11,8 +11,8 @@ from torch import nn
 
 from repae.config import UserError
 from repae.models.autoencoders import TinyConfig
-from repae.recipes import plan as planning
 from repae.recipes.catalogue import catalogue, find
+from repae.runs.preflight import plan as planning
 from repae.runs.preflight.memory import saved_bytes
 from repae.runs.preflight.plan import Plan, plan
 
