@@ -129,12 +129,24 @@ def test_what_is_imported_is_declared_and_nothing_else() -> None:
 
 
 def test_the_public_names() -> None:
-    """What `repae` promises is there."""
+    """What `repae` promises is there, and loads on first use only."""
     import repae
 
-    assert callable(repae.train) and callable(repae.load)
     assert set(repae.__all__) <= set(dir(repae))
     for name in repae.__all__:
         assert getattr(repae, name) is not None
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+    for name in ("compare", "evaluate", "load", "recipe", "train"):
+        assert callable(getattr(repae, name)) and getattr(repae, name).__name__ == name
+    with pytest.raises(AttributeError, match="nothing"):
         repae.nothing  # noqa: B018
+
+
+def test_type_checkers_see_the_public_names() -> None:
+    """A name that loads on first use is imported for type checkers under that very name, from the same module."""
+    import repae
+
+    (block,) = (node for node in ast.parse(Path(repae.__file__).read_text()).body if isinstance(node, ast.If))
+    seen = {alias.asname: node.module for node in block.body for alias in node.names if alias.asname == alias.name}
+    assert seen.keys() == set(repae.__all__) - {"__version__"}
+    assert {name: module for name, module in seen.items() if module != "repae"} == repae._FUNCTIONS
+    assert (ROOT / "src" / "repae" / "py.typed").is_file()

@@ -1,7 +1,7 @@
 """REPA-E: a VAE and a SiT diffusion transformer trained together through representation alignment (arXiv 2504.10483).
 
-Public names: `train(recipe)` and `load(run_or_export)`, and the importable parts `repae.flow`, `repae.models` and
-`repae.losses`. Everything else is private. All of them load on first use, so that `import repae` is instant.
+Public names: `recipe`, `train`, `load`, `evaluate` and `compare`, and the importable parts `repae.flow`, `repae.models`
+and `repae.losses`. Everything else is private. All of them load on first use, so that `import repae` is instant.
 """
 
 from __future__ import annotations
@@ -13,14 +13,23 @@ if TYPE_CHECKING:
     from repae import flow as flow
     from repae import losses as losses
     from repae import models as models
+    from repae.commands.compare import compare as compare
+    from repae.commands.evaluate import evaluate as evaluate
     from repae.commands.train import train as train
+    from repae.recipes.catalogue import recipe as recipe
     from repae.runs.open import load as load
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "flow", "load", "losses", "models", "train"]
+__all__ = ["__version__", "compare", "evaluate", "flow", "load", "losses", "models", "recipe", "train"]
 
 _ROOMS = ("flow", "losses", "models")
-_FUNCTIONS = {"load": "repae.runs.open", "train": "repae.commands.train"}
+_FUNCTIONS = {
+    "compare": "repae.commands.compare",
+    "evaluate": "repae.commands.evaluate",
+    "load": "repae.runs.open",
+    "recipe": "repae.recipes.catalogue",
+    "train": "repae.commands.train",
+}
 
 
 def __getattr__(name: str) -> Any:

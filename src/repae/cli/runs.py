@@ -81,9 +81,9 @@ def _evaluate_fields(words: Words) -> str:
 
 def _compare(words: Words) -> None:
     words.nothing_left()
-    from repae.commands.compare import comparison_table
+    from repae.commands.compare import compare
 
-    say(comparison_table(words.alone))
+    say(str(compare(*words.alone)))
 
 
 def _report(words: Words) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,38 +31,66 @@ def figures_table(result: Mapping[str, Any]) -> str:
     return "\n".join([_columns([["figure", "value", "95%", "beware"], *rows]), *notes])
 
 
-def comparison_table(places: Sequence[str | Path]) -> str:
-    """Evaluations side by side, one column each, and whether they may be compared.
+@dataclass(frozen=True)
+class ComparedRuns:
+    """Evaluations side by side, and whether they may be compared. As text: the table that `repae compare` prints.
+
+    Attributes:
+        names: of the runs, the last part of each path.
+        figures: the evaluation of each, as `repae evaluate` wrote it.
+        comparable: whether figures of generated images may stand side by side.
+    """
+
+    names: tuple[str, ...]
+    figures: tuple[dict[str, Any], ...]
+    comparable: bool
+    table: str = field(repr=False)
+
+    def __str__(self) -> str:
+        return self.table
+
+
+def compare(*runs: str | Path) -> ComparedRuns:
+    """The evaluations of runs held against the first one's.
 
     Figures may be compared where everything that could change them was the same: images, labels, sampler, steps,
     guidance, weights, reference, networks. Where not, the fields that differ are named with their values. A figure that
     may be compared has a star at its best value.
 
+    Args:
+        runs: folders with ``evaluation.json``, or JSON files that `repae evaluate` wrote; at least two.
+
     Raises:
-        UserError: fewer than two, or a place without an evaluation.
+        UserError: fewer than two, or one without an evaluation.
     """
-    if len(places) < 2:
+    if len(runs) < 2:
         raise UserError("a comparison needs at least two runs: `repae compare RUN RUN ...`")
-    results = [read_evaluation(place) for place in places]
-    names = [Path(place).name for place in places]
+    results = [read_evaluation(run) for run in runs]
+    names = [Path(run).name for run in runs]
     apart = [differences(results[0]["protocol"], other["protocol"]) for other in results[1:]]
     allowed = {
         generated: not any(refusing(different, generated=generated) for different in apart)
         for generated in (True, False)
     }
+    lines = [*_table(names, results, allowed), "", *_verdict(names, apart, allowed)]
+    return ComparedRuns(tuple(names), tuple(results), allowed[True], "\n".join(lines))
+
+
+def _table(names: Sequence[str], results: Sequence[Mapping[str, Any]], allowed: Mapping[bool, bool]) -> list[str]:
+    """A column for each run, a star at the best value where values may be compared, a mark at what is not trusted."""
     rows = []
     for key in _keys(results):
         values = [result.get(key) for result in results]
         best = _best(key, values) if allowed[not key.startswith(RECONSTRUCTED)] else set()
         cells = [
-            f"{_value(value)}{'*' if place in best else ''}{'!' if key in results[place].get('warnings', {}) else ''}"
-            for place, value in enumerate(values)
+            f"{_value(value)}{'*' if column in best else ''}{'!' if key in results[column].get('warnings', {}) else ''}"
+            for column, value in enumerate(values)
         ]
         rows.append([key, *cells])
     lines = [_columns([["figure", *names], *rows])]
     if any(key in result.get("warnings", {}) for result in results for key in result):
         lines.append("!: too few images to be trusted as it stands; `repae evaluate` says why.")
-    return "\n".join([*lines, "", *_verdict(names, apart, allowed)])
+    return lines
 
 
 def read_evaluation(place: str | Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from repae.commands.evaluate_settings import RunEvaluation
+from repae.commands.evaluate_settings import RunEvaluation, run_evaluation
 from repae.commands.gallery import draw_gallery
 from repae.commands.preview_hook import reconstructed_images
 from repae.commands.train import train
@@ -23,21 +23,26 @@ from repae.runtime.distributed import is_main
 from repae.sampling import pairs, write_png
 
 
-def evaluate(folder: Path, settings: RunEvaluation | None = None) -> dict[str, Any]:
-    """Judges a run on the data it was trained on and writes ``evaluation.json``, the gallery, then the report anew.
+def evaluate(folder: str | Path, settings: RunEvaluation | None = None, **changes: Any) -> dict[str, Any]:
+    """Measures a run on the data it was trained on and writes ``evaluation.json``, the gallery, then the report anew.
 
-    A run that trained an autoencoder only is judged by its reconstructions and latents.
+    A run that trained an autoencoder only is measured by its reconstructions and latents.
 
     Args:
         folder: ``runs/NAME``.
         settings: how; as the recipe says by default. Figures of other weights than the recipe's choice go to
             ``evaluation-BUNDLE.json``.
+        changes: single settings by dotted name: ``images=5000, **{"sampler.steps": 50}``.
+
+    Returns:
+        Every figure by name, and with them ``intervals``, ``warnings``, ``notes`` and the ``protocol`` that made them.
 
     Raises:
         UserError: no run there, its data are not what it was trained on, or a network that is asked for has no weights.
     """
-    run = load_judged(folder, None if settings is None else settings.bundle)
-    settings = settings or RunEvaluation(**run.recipe.evaluation.model_dump(exclude={"every", "quick_images"}))
+    folder = Path(folder)
+    settings = (settings or run_evaluation(folder, {})).replace(**changes)
+    run = load_judged(folder, settings.bundle)
     with occupied(run.recipe.runtime, folder.parent) as place:
         run.to(place.device)
         dataset = _same_data(run)

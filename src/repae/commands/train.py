@@ -34,7 +34,7 @@ from repae.training.state import Step
 log = logging.getLogger("repae")
 
 
-def train(recipe: Recipe, runs: Path = Path("runs")) -> Path:
+def train(recipe: Recipe, runs: str | Path = "runs") -> Path:
     """Carries out ``recipe`` in ``runs/NAME``, from the newest checkpoint there if there is one.
 
     Leaves the resolved recipe, the environment, metrics, checkpoints, pictures and ``report.html``.
@@ -46,6 +46,7 @@ def train(recipe: Recipe, runs: Path = Path("runs")) -> Path:
         UserError: the recipe, the data or the folder do not fit; nothing has been trained then.
         Interrupted: SIGTERM or Ctrl-C; a checkpoint is written, and the same call goes on from it.
     """
+    runs = Path(runs)
     folder = runs / recipe.name
     check_perceptual(recipe)
     recipe = recipe.resolved()

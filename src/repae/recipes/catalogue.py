@@ -55,6 +55,26 @@ def find(name: str) -> Recipe:
     )
 
 
+def recipe(name: str | Path | Recipe, /, **changes: Any) -> Recipe:
+    """A recipe, by its name or the path of a file or a run, with some fields changed.
+
+    A field of a part has a dotted name, hence ``recipe("digits", **{"loop.steps": 20}, name="mine")``.
+
+    Args:
+        name: as for `find`; or a recipe to change further.
+        changes: field names and their values. `data` may be a path or URL, as on the command line.
+
+    Raises:
+        UserError: no such recipe, or a field or value that is not allowed; with a suggestion.
+    """
+    named = name if isinstance(name, Recipe) else find(str(name))
+    place = changes.get("data")
+    if isinstance(place, (str, Path)):
+        del changes["data"]
+        changes = _with_data(str(place), changes, named.data)
+    return named.replace(**changes)
+
+
 def compose(name: str, options: Mapping[str, str | None], losses: str | None = None) -> Recipe:
     """A recipe as the command line asks for it: by name or file, then the guide's loss file, then single fields.
 
