@@ -31,7 +31,7 @@ import torch
 from PIL import Image
 
 from repae.data import FolderConfig, ShardsConfig
-from repae.data.sharded import ShardFolder
+from repae.data.shard_folder import ShardFolder
 from repae.preparation.images import PrepareConfig, prepare
 
 RESOLUTION, BATCH, DISTINCT, CLASSES = 256, 64, 200, 10

@@ -12,9 +12,9 @@ import math
 from dataclasses import dataclass
 
 from repae.data.order import WINDOW
-from repae.data.sharded import FieldSpec, Plan, ShardInfo
+from repae.data.shard_folder import FieldSpec, ShardInfo, ShardPlan
 from repae.preparation.images import default_per_shard, needed_bytes
-from repae.preparation.words import size_words
+from repae.preparation.summary import size_words
 
 COUNTS = {"1.3 M": 1_281_167, "100 M": 100_000_000, "5 B": 5_000_000_000}
 
@@ -47,11 +47,11 @@ class Cost:
         return self.bytes / 1e9 * STORE_DOLLARS, self.requests * GET_DOLLARS
 
 
-def plan_of(count: int, resolution: int = 256, per_shard: int | None = None) -> Plan:
+def plan_of(count: int, resolution: int = 256, per_shard: int | None = None) -> ShardPlan:
     """The plan that `repae prepare` would make."""
     field = FieldSpec(name="images", dtype="uint8", shape=(3, resolution, resolution))
     per_shard = per_shard or default_per_shard(count, field.item_bytes)
-    return Plan(kind="images", count=count, per_shard=per_shard, fields=(field,), about={})
+    return ShardPlan(kind="images", count=count, per_shard=per_shard, fields=(field,), about={})
 
 
 def folders(count: int) -> Cost:
@@ -66,7 +66,7 @@ def tars(count: int) -> Cost:
     return Cost("tars, by range", count * padded, math.ceil(count / PER_TAR), memory, count)
 
 
-def shards(plan: Plan, nodes: int) -> Cost:
+def shards(plan: ShardPlan, nodes: int) -> Cost:
     """Prepared shards: two arrays and a list of names each, all labels, plan, manifest and contact sheet."""
     arrays = sum(needed_bytes(plan, [number]) * times for number, times in _kinds(plan))
     names = plan.count * (NAME_BYTES + len('"",\n'))
@@ -75,7 +75,7 @@ def shards(plan: Plan, nodes: int) -> Cost:
     return Cost("prepared shards", arrays + names + labels, files, plan.shards * MANIFEST_MEMORY, nodes * plan.shards)
 
 
-def manifest_bytes(plan: Plan) -> int:
+def manifest_bytes(plan: ShardPlan) -> int:
     """The manifest's size in JSON."""
     info = ShardInfo(
         count=plan.per_shard,
@@ -84,12 +84,12 @@ def manifest_bytes(plan: Plan) -> int:
     return plan.shards * len(info.model_dump_json(indent=1))
 
 
-def window_bytes(plan: Plan) -> int:
+def window_bytes(plan: ShardPlan) -> int:
     """What is in use at once in block-wise order with blocks of one shard."""
     return WINDOW * needed_bytes(plan, [0])
 
 
-def _kinds(plan: Plan) -> list[tuple[int, int]]:
+def _kinds(plan: ShardPlan) -> list[tuple[int, int]]:
     """A number of each kind of shard with how many there are: full ones and the last."""
     return [(0, plan.shards - 1), (plan.shards - 1, 1)]
 

@@ -22,7 +22,7 @@ from experiments.arms import (
     wins,
 )
 from repae.config import Config, write_atomic
-from repae.data.sharded import MANIFEST
+from repae.data.shard_folder import MANIFEST
 from repae.runs.context import writable
 from repae.runs.open import ORIGIN
 from repae.sampling import write_png

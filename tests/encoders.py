@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from repae.data import FolderConfig
 from repae.models.autoencoders import Autoencoder, TinyConfig
 from repae.models.teachers.base import Teacher
-from repae.preparation.latents import Encoder
+from repae.preparation.encode_latents import Encoder
 from repae.runtime.precision import Precision
 
 CPU = torch.device("cpu")

@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from repae.data import FolderConfig
-from repae.data.sharded import ShardInfo
-from repae.data.shards import ShardsConfig
+from repae.data.shard_dataset import ShardsConfig
+from repae.data.shard_folder import ShardInfo
 from repae.preparation.images import PrepareConfig, prepare
 
 ROOT = Path(__file__).parents[1]

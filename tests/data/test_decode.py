@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from repae.data import decode as module
 from repae.data.crop import centre_crop
 from repae.data.decode import decode, orientation
-from repae.data.source import BrokenImageError
+from repae.data.image_source import BrokenImageError
 
 NOISY = np.random.default_rng(0).integers(0, 256, (131, 149, 3), dtype=np.uint8)
 

@@ -16,7 +16,7 @@ from image_sources import png_header
 from PIL import Image
 
 from repae.config import UserError
-from repae.data import FolderConfig, Images, centre_crop
+from repae.data import FolderConfig, ImageDataset, centre_crop
 from repae.data.decode import orientation
 
 Folder = Callable[[dict[str, tuple[int, int]]], Path]
@@ -28,7 +28,7 @@ def save(image: Image.Image, path: Path, **options: object) -> None:
     image.save(path, **options)
 
 
-def opened(root: Path, **options: object) -> Images:
+def opened(root: Path, **options: object) -> ImageDataset:
     return FolderConfig(path=str(root), **{"resolution": 16, **options}).open()
 
 

@@ -16,9 +16,10 @@ from encoders import IMAGES, RESOLUTION, data, encoder, pictures
 
 from repae.config import UserError
 from repae.data import Dataset, Loader
-from repae.data.latents import CachedLatents, LatentDataset, LatentsConfig
+from repae.data.latent_cache import CachedLatents
+from repae.data.latent_dataset import LatentDataset, LatentsConfig
 from repae.data.reference_latents import ReferenceLatents
-from repae.preparation.latents import CacheSettings, cache_latents
+from repae.preparation.encode_latents import CacheSettings, cache_latents
 from repae.runtime.distributed import World
 
 

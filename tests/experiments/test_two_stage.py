@@ -15,8 +15,8 @@ from experiments import arms, two_stage
 from experiments.__main__ import main
 from experiments.two_stage import ARMS, JOINT, TwoStageConfig, page
 from repae.cli import COMMANDS, Words
+from repae.commands.cache import CacheConfig
 from repae.commands.export import ExportSettings
-from repae.commands.latents import CacheConfig
 from repae.config import UserError
 from repae.config.options import read_options
 from repae.recipes.catalogue import compose

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from repae.config import UserError
+from repae.data.shard_folder import FieldSpec, ShardPlan
 from repae.data.shard_writer import ShardWriter, begin, finish
-from repae.data.sharded import FieldSpec, Plan
 from repae.export.digest import digest, parameters
 from repae.export.folders import WEIGHTS, write_pipeline
 from repae.export.inspect import inspect
@@ -79,7 +79,7 @@ def test_folders_of_shards(kind: Literal["images", "latents"], tmp_path: Path) -
     """Prepared images and cached latents say how many they are, and latents which autoencoder they are of."""
     about = {"resolution": 8, "classes": ["a", "b"], "vae": "a9eb591a5b39ff", "data": "0c38f69e27a8ff"}
     field = FieldSpec(name="mean", dtype="float32", shape=(2, 1, 1))
-    plan = Plan(kind=kind, count=3, per_shard=2, fields=(field,), about=about)
+    plan = ShardPlan(kind=kind, count=3, per_shard=2, fields=(field,), about=about)
     begin(tmp_path, plan)
     for number in range(plan.shards):
         with ShardWriter(tmp_path, plan, number) as shard:

@@ -21,10 +21,10 @@ from PIL import Image, ImageOps
 from repae.config import UserError, locked
 from repae.data import FolderConfig, ShardsConfig, centre_crop
 from repae.data.decode import orientation
+from repae.data.shard_folder import ShardFolder, sidecar_file
 from repae.data.shard_writer import ShardWriter, _FieldFile
-from repae.data.sharded import ShardFolder, sidecar_file
 from repae.preparation.images import SHARD_BYTES, PrepareConfig, Prepared, default_per_shard, prepare
-from repae.preparation.part import Part
+from repae.preparation.part import MachinePart
 from repae.preparation.verify import verify
 
 Photos = Callable[..., Path]
@@ -83,8 +83,8 @@ def test_workers_and_parts_change_no_byte(photos: Photos, tmp_path: Path) -> Non
     run(source, tmp_path / "one")
     expected = tree(tmp_path / "one")
     assert {"manifest.json", "plan.json", "labels.npy", "contact-sheet.png", "shards/000005.json"} < expected.keys()
-    run(source, tmp_path / "crew", workers=3)
-    assert tree(tmp_path / "crew") == expected
+    run(source, tmp_path / "several", workers=3)
+    assert tree(tmp_path / "several") == expected
     for number in (3, 1, 2):
         prepared = run(source, tmp_path / "parts", part=f"{number}/3", workers=2)
         assert (prepared.manifest is None) == (number != 2)
@@ -113,7 +113,7 @@ def test_the_source_may_move_and_not_change(photos: Photos, tmp_path: Path) -> N
 @pytest.mark.parametrize("shards", [1, 2, 6, 100])
 def test_parts_cover_the_shards(of: int, shards: int) -> None:
     """Protects against shards that nobody makes, for more parts than shards too."""
-    parts = [Part(number, of).of_shards(shards) for number in range(1, of + 1)]
+    parts = [MachinePart(number, of).of_shards(shards) for number in range(1, of + 1)]
     assert [number for part in parts for number in part] == list(range(shards))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 

@@ -16,10 +16,10 @@ from encoders import CLASSES, IMAGES, autoencoder, data, encoder, pictures
 from processes import child_environment, run_processes
 
 from repae.config import UserError
-from repae.data.latents import CachedLatents
-from repae.data.sharded import read_manifest
+from repae.data.latent_cache import CachedLatents
+from repae.data.shard_folder import read_manifest
 from repae.models.pixels import to_symmetric
-from repae.preparation.latents import CacheSettings, cache_latents
+from repae.preparation.encode_latents import CacheSettings, cache_latents
 from repae.runtime.digest import weights_digest
 
 SETTINGS = CacheSettings(dtype="fp32", flipped=True, batch_size=2, per_shard=3)
@@ -176,7 +176,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 import encoders
-from repae.preparation.latents import CacheSettings, cache_latents
+from repae.preparation.encode_latents import CacheSettings, cache_latents
 from repae.data import shard_writer
 original, count = shard_writer._FieldFile.finish, [0]
 def dying(self, items):

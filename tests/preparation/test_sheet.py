@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from repae.data.shard_folder import FieldSpec, ShardFolder, ShardPlan
 from repae.data.shard_writer import ShardWriter, begin, finish
-from repae.data.sharded import FieldSpec, Plan, ShardFolder
 from repae.preparation.sheet import BACKGROUND, COLUMNS, GAP, ROWS, TEXT, contact_sheet, write_sheet
 
 
@@ -17,7 +17,7 @@ def made(folder: Path, count: int, side: int) -> ShardFolder:
     """Images of one colour each, which says their number; ten classes with names that grow."""
     field = FieldSpec(name="images", dtype="uint8", shape=(3, side, side))
     about = {"classes": ["漢字 " * number + "x" for number in range(10)], "resolution": side}
-    plan = begin(folder, Plan(kind="images", count=count, per_shard=count, fields=(field,), about=about))
+    plan = begin(folder, ShardPlan(kind="images", count=count, per_shard=count, fields=(field,), about=about))
     with ShardWriter(folder, plan, 0) as shard:
         for item in range(count):
             shard.add(str(item), item % 10, images=np.full(field.shape, 40 + item, np.uint8))

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from repae.data.batch import Latents
-from repae.data.latents import CachedLatents
+from repae.data.latent_cache import CachedLatents
 from repae.models.pixels import to_symmetric
-from repae.preparation.latents import CacheSettings, cache_latents
+from repae.preparation.encode_latents import CacheSettings, cache_latents
 from repae.preparation.statistics import latent_statistics, moment_statistics, stored_statistics
 from repae.runtime.precision import Precision
 

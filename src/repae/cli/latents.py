@@ -40,7 +40,7 @@ latents nothing is computed but the figures.
 def _cache(words: Words) -> None:
     source, out, data = Path(words.only(_SOURCE)), words.take("out"), words.take("data")
     runs = Path(words.take("runs") or "runs")
-    from repae.commands.latents import CacheConfig, cache
+    from repae.commands.cache import CacheConfig, cache
     from repae.config import UserError
     from repae.config.options import read_options
 
@@ -51,7 +51,7 @@ def _cache(words: Words) -> None:
 
 
 def _cache_fields(words: Words) -> str:
-    from repae.commands.latents import CacheConfig
+    from repae.commands.cache import CacheConfig
     from repae.config.options import list_options
 
     return list_options(CacheConfig(), title="what is kept")
@@ -59,7 +59,7 @@ def _cache_fields(words: Words) -> str:
 
 def _stats(words: Words) -> None:
     source, data = Path(words.only(_SOURCE)), words.take("data")
-    from repae.commands.latents import StatsConfig, stats
+    from repae.commands.stats import StatsConfig, stats
     from repae.config.options import read_options
 
     figures, files = stats(source, StatsConfig().replace(**read_options(StatsConfig, words.options)), data)
@@ -71,7 +71,7 @@ def _stats(words: Words) -> None:
 
 
 def _stats_fields(words: Words) -> str:
-    from repae.commands.latents import StatsConfig
+    from repae.commands.stats import StatsConfig
     from repae.config.options import list_options
 
     return list_options(StatsConfig(), title="what is measured")

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from repae.commands.evaluation_hook import Monitor
-from repae.commands.latents import RunLatents, open_latents
 from repae.commands.preview_hook import Preview, Reconstructions, final_pictures
 from repae.config import UserError, write_atomic
 from repae.data import Dataset
 from repae.recipes.recipe import Recipe
 from repae.report import build as build_report
+from repae.runs.cached_latents import RunLatents, open_latents
 from repae.runs.context import Place, occupied, writable, write_environment
 from repae.runs.discriminator import discriminator_weights
 from repae.runs.identity import check_same_run

@@ -9,9 +9,9 @@ from pydantic import Field
 from repae.data.batch import Batch, Dataset, Latents
 from repae.data.crop import centre_crop
 from repae.data.digits import Digits, DigitsConfig
-from repae.data.images import Images, ImagesConfig, PixelsConfig
+from repae.data.images import ImageDataset, ImagesConfig, PixelsConfig
 from repae.data.loader import Loader
-from repae.data.shards import Shards, ShardsConfig
+from repae.data.shard_dataset import ShardDataset, ShardsConfig
 from repae.data.sources import (
     ArchiveConfig,
     FolderConfig,
@@ -45,7 +45,7 @@ __all__ = [
     "DigitsConfig",
     "FolderConfig",
     "HuggingFaceConfig",
-    "Images",
+    "ImageDataset",
     "ImagesConfig",
     "LabelledConfig",
     "Latents",
@@ -53,7 +53,7 @@ __all__ = [
     "PixelsConfig",
     "ReferenceHdf5Config",
     "SeveralConfig",
-    "Shards",
+    "ShardDataset",
     "ShardsConfig",
     "WebDatasetConfig",
     "centre_crop",

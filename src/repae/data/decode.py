@@ -12,7 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from repae.data.crop import centre_crop
-from repae.data.source import BrokenImageError
+from repae.data.image_source import BrokenImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 JPEG_START = b"\xff\xd8\xff"

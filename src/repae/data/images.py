@@ -18,7 +18,7 @@ from torch.utils.data import get_worker_info
 from repae.config import Config, UserError
 from repae.data.batch import Batch, Dataset, check_indices
 from repae.data.decode import MOST_PIXELS, decode
-from repae.data.source import BrokenImageError, Digest, Source, readable
+from repae.data.image_source import BrokenImageError, Digest, ImageSource, readable
 
 MOST_SKIPPED = 1000
 """After so many unreadable images in a row something other than the images is broken."""
@@ -63,16 +63,16 @@ class PixelsConfig(Config, ABC):
         yield from ()
 
     @abstractmethod
-    def source(self) -> Source:
+    def source(self) -> ImageSource:
         """The encoded images: listed, none is read yet.
 
         Raises:
             UserError: there is nothing to train on; says what is expected.
         """
 
-    def open(self) -> Images:
+    def open(self) -> ImageDataset:
         """The data set. Raises as `source` does."""
-        return Images(self.source(), self)
+        return ImageDataset(self.source(), self)
 
 
 class ImagesConfig(PixelsConfig, ABC):
@@ -90,14 +90,14 @@ class ImagesConfig(PixelsConfig, ABC):
         return self.path
 
 
-class Images(Dataset):
+class ImageDataset(Dataset):
     """RGB images of a source, decoded when asked for and cropped to the centre (`decode`).
 
     An image that cannot be read is replaced, with its label and index, by the next readable one: a function of the
     index alone, so all processes and all later runs agree.
     """
 
-    def __init__(self, source: Source, config: PixelsConfig) -> None:
+    def __init__(self, source: ImageSource, config: PixelsConfig) -> None:
         self.source = source
         self.config = config
         self.channels = 3

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from repae.config import UserError
 from repae.data.batch import Dataset, Latents
-from repae.data.latents import LatentStore
+from repae.data.latent_store import LatentStore
 
 INFIX = "img-mean-std-"
 """What distinguishes an entry ``00000/img-mean-std-00000007.npy`` from its image ``00000/img00000007.png``."""

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from repae.config import UserError, check
-from repae.data.sharded import (
+from repae.data.image_source import readable
+from repae.data.shard_folder import (
     ALL_LABELS,
     HEADER_BYTES,
     LABEL_FIELD,
@@ -26,13 +27,12 @@ from repae.data.sharded import (
     SHARDS,
     FieldSpec,
     Manifest,
-    Plan,
     Refused,
     ShardInfo,
+    ShardPlan,
     shard_file,
     sidecar_file,
 )
-from repae.data.source import readable
 from repae.runtime.digest import sha256_of
 
 TEMPORARY = ".tmp-"
@@ -60,7 +60,7 @@ class ShardWriter:
         OSError: the disk is full or fails. What was written of this shard is removed; others are as they were.
     """
 
-    def __init__(self, folder: Path, plan: Plan, number: int, scratch: Path | None = None) -> None:
+    def __init__(self, folder: Path, plan: ShardPlan, number: int, scratch: Path | None = None) -> None:
         self.folder, self.number = folder, number
         self._scratch = scratch or folder / SHARDS
         self._labels: list[int] = []
@@ -167,7 +167,7 @@ class _FieldFile:
         self._temporary.unlink(missing_ok=True)
 
 
-def begin(folder: Path, plan: Plan, scratch: Path | None = None) -> Plan:
+def begin(folder: Path, plan: ShardPlan, scratch: Path | None = None) -> ShardPlan:
     """Starts a folder of shards, or goes on in one of the same plan.
 
     Returns:
@@ -200,7 +200,7 @@ def begin(folder: Path, plan: Plan, scratch: Path | None = None) -> Plan:
     return plan
 
 
-def read_plan(folder: Path) -> Plan:
+def read_plan(folder: Path) -> ShardPlan:
     """The plan of a folder that was begun.
 
     Raises:
@@ -208,18 +208,18 @@ def read_plan(folder: Path) -> Plan:
     """
     path = folder / PLAN
     try:
-        return check(Plan, json.loads(path.read_text(encoding="utf-8")), str(path))
+        return check(ShardPlan, json.loads(path.read_text(encoding="utf-8")), str(path))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}; delete the folder and make it again") from None
 
 
-def missing_shards(folder: Path, plan: Plan, numbers: range | None = None) -> list[int]:
+def missing_shards(folder: Path, plan: ShardPlan, numbers: range | None = None) -> list[int]:
     """Those of the shards with these numbers, by default of all, that are not complete: a file lacks or is cut."""
     numbers = range(plan.shards) if numbers is None else numbers
     return [number for number in numbers if not _is_complete(folder, number)]
 
 
-def finish(folder: Path, plan: Plan, classes: int, scratch: Path | None = None) -> Manifest:
+def finish(folder: Path, plan: ShardPlan, classes: int, scratch: Path | None = None) -> Manifest:
     """Writes the labels and the manifest of a folder whose shards are all there; always the same bytes."""
     scratch = scratch or folder
     counts = np.zeros(classes, dtype=np.int64)
@@ -251,7 +251,7 @@ def finish(folder: Path, plan: Plan, classes: int, scratch: Path | None = None) 
     return manifest
 
 
-def _sidecars(folder: Path, plan: Plan) -> Iterator[dict[str, Any]]:
+def _sidecars(folder: Path, plan: ShardPlan) -> Iterator[dict[str, Any]]:
     for number in range(plan.shards):
         yield json.loads((folder / sidecar_file(number)).read_text(encoding="utf-8"))
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from repae.config import UserError
 from repae.data import Dataset
 from repae.data.decode import FORMATS, decode
-from repae.data.source import BrokenImageError, readable
+from repae.data.image_source import BrokenImageError, readable
 from repae.data.sources.names import SUFFIXES
 
 HASHED = 512

@@ -13,16 +13,16 @@ from pathlib import Path
 from pydantic import Field, PositiveInt
 
 from repae.config import Config, UserError
-from repae.data import Images, PixelsConfig
+from repae.data import ImageDataset, PixelsConfig
 from repae.data.decode import MOST_PIXELS, orientation
+from repae.data.file_store import NO_ROOM
+from repae.data.image_source import BrokenImageError
+from repae.data.shard_folder import HEADER_BYTES, FieldSpec, Manifest, ShardPlan
 from repae.data.shard_writer import ShardWriter, begin, finish, missing_shards
-from repae.data.sharded import HEADER_BYTES, FieldSpec, Manifest, Plan
-from repae.data.shelf import NO_ROOM
-from repae.data.source import BrokenImageError
-from repae.preparation.crew import make_all
-from repae.preparation.part import Part, scratch
+from repae.preparation.part import MachinePart, scratch
 from repae.preparation.sheet import write_sheet
-from repae.preparation.words import size_words, summary
+from repae.preparation.summary import size_words, summary
+from repae.preparation.worker_pool import make_all
 from repae.track import ProgressBar
 
 SHARD_BYTES = 2**28
@@ -87,7 +87,7 @@ def prepare(source: PixelsConfig, out: Path, config: PrepareConfig, say: Callabl
     Raises:
         UserError: the source, the folder or the room on the disk do not fit; says what to do.
     """
-    part = Part.read(config.part)
+    part = MachinePart.read(config.part)
     images = source.replace(**config.model_dump(include={"resolution", "upright", "most_pixels"})).open()
     plan = plan_of(images, config)
     began = time.monotonic()
@@ -107,10 +107,10 @@ def prepare(source: PixelsConfig, out: Path, config: PrepareConfig, say: Callabl
     return Prepared(out, manifest, lacking, done, time.monotonic() - began)
 
 
-def plan_of(images: Images, config: PrepareConfig) -> Plan:
+def plan_of(images: ImageDataset, config: PrepareConfig) -> ShardPlan:
     """What the folder will hold."""
     field = FieldSpec(name="images", dtype="uint8", shape=(3, images.resolution, images.resolution))
-    return Plan(
+    return ShardPlan(
         kind="images",
         count=len(images),
         per_shard=config.per_shard or default_per_shard(len(images), field.item_bytes),
@@ -136,9 +136,9 @@ def default_per_shard(count: int, item_bytes: int) -> int:
 class _Shard:
     """Makes one shard."""
 
-    images: Images
+    images: ImageDataset
     folder: Path
-    plan: Plan
+    plan: ShardPlan
     scratch: Path
 
     def __call__(self, number: int, count: Callable[[], None]) -> None:
@@ -189,7 +189,7 @@ def _make(make: _Shard, missing: list[int], config: PrepareConfig, say: Callable
     return total
 
 
-def needed_bytes(plan: Plan, numbers: list[int]) -> int:
+def needed_bytes(plan: ShardPlan, numbers: list[int]) -> int:
     """Bytes of the arrays of these shards if every image can be read."""
     item = sum(field.item_bytes for field in plan.fields) + 8
     return sum(len(plan.span(number)) * item + (len(plan.fields) + 1) * HEADER_BYTES for number in numbers)
@@ -199,7 +199,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _failed(error: OSError, out: Path, plan: Plan) -> UserError:
+def _failed(error: OSError, out: Path, plan: ShardPlan) -> UserError:
     """What to say when writing failed; shards that are complete stay."""
     if error.errno not in NO_ROOM:
         return UserError(f"{out} cannot be written: {error.strerror or error}; run the same command again to go on")

@@ -14,14 +14,14 @@ PATIENCE = 5.0
 """Seconds to wait for the lock: processes of a killed command end within one image."""
 
 
-class Part(NamedTuple):
+class MachinePart(NamedTuple):
     """Part ``number`` of ``of``, counted from 1."""
 
     number: int
     of: int
 
     @classmethod
-    def read(cls, text: str) -> Part:
+    def read(cls, text: str) -> MachinePart:
         """From a text such as ``2/4``.
 
         Raises:
@@ -41,7 +41,7 @@ class Part(NamedTuple):
 
 
 @contextmanager
-def scratch(folder: Path, part: Part) -> Iterator[Path]:
+def scratch(folder: Path, part: MachinePart) -> Iterator[Path]:
     """A place for the unfinished files of a part: hidden in the folder, of one process at a time, empty, then gone.
 
     Raises:

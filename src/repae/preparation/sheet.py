@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from repae.data.shard_folder import ShardFolder
 from repae.data.shard_writer import TEMPORARY
-from repae.data.sharded import ShardFolder
 from repae.runtime.seeds import seed_of
 
 SHEET = "contact-sheet.png"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from repae.data import Dataset
 from repae.data.batch import Latents
-from repae.data.latents import LatentStore
+from repae.data.latent_store import LatentStore
 from repae.models.autoencoders import Autoencoder
 from repae.models.pixels import to_symmetric
 from repae.runtime.precision import Precision

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from repae.config import UserError
-from repae.data.sharded import ALL_LABELS, MADE_BY, SHARDS, Manifest, read_manifest, shard_file, sidecar_file
+from repae.data.shard_folder import ALL_LABELS, MADE_BY, SHARDS, Manifest, read_manifest, shard_file, sidecar_file
 from repae.runtime.digest import sha256_of
 from repae.track import ProgressBar
 

@@ -7,7 +7,7 @@ part of this project is found where the fields say; ``repae train NAME --dry-run
 from __future__ import annotations
 
 from repae.data import FolderConfig
-from repae.data.latents import LatentsConfig
+from repae.data.latent_dataset import LatentsConfig
 from repae.flow.guidance import Guidance
 from repae.flow.samplers import Euler, EulerMaruyama
 from repae.losses.autoencoder import AutoencoderLossConfig

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
 from repae.config import Config
 from repae.data import DataConfig, Dataset, DigitsConfig
-from repae.data.latents import LatentsConfig
+from repae.data.latent_dataset import LatentsConfig
 from repae.evaluation.settings import EvaluationConfig
 from repae.flow.guidance import Guidance
 from repae.flow.samplers import AnySampler, Euler

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from repae.config import UserError
@@ -50,3 +51,16 @@ def image_source(place: str, options: Mapping[str, str | None], otherwise: Mappi
     if isinstance(found, (ShardsConfig, DigitsConfig)):
         raise UserError(f"{place} holds prepared images already; train from it with --data {place}")
     return found
+
+
+def data_of_run(source: Path, data: str | None, resolution: int | None) -> DataConfig:
+    """The data that ``data`` names, at the run's resolution; without a name the run's own."""
+    run = Recipe.from_yaml(source / "recipe.yaml") if (source / "recipe.yaml").is_file() else None
+    if data is None:
+        if run is None:
+            raise UserError(f"{source} is no run, so that nothing says which images; give them with --data FOLDER")
+        return run.data.replace(resolution=resolution) if resolution else run.data
+    side = resolution or (256 if run is None else run.data.resolution)
+    if data == "digits":
+        return DigitsConfig(resolution=side)
+    return data_at(data, {}, {"resolution": side, "flip": run is not None and getattr(run.data, "flip", False)})

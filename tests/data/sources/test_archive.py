@@ -16,14 +16,14 @@ from image_sources import write_tar, write_zip
 
 from repae.config import UserError
 from repae.data import ArchiveConfig
-from repae.data.source import BrokenImageError, Source
+from repae.data.image_source import BrokenImageError, ImageSource
 from repae.data.sources import ranges
 
 FILES = {"cat/1.png": b"one" * 50, "cat/deep/2.jpg": b"two", "dog/3.webp": b"three", "dog/readme.txt": b"no image"}
 HIDDEN = {"__MACOSX/cat/._1.png": b"", "cat/.DS_Store": b"", ".git/x.png": b""}
 
 
-def contents(source: Source) -> dict[str, tuple[bytes, str]]:
+def contents(source: ImageSource) -> dict[str, tuple[bytes, str]]:
     return {source.name(i): (source.read(i), source.class_names[source.labels[i]]) for i in range(len(source))}
 
 

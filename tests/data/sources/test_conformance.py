@@ -12,7 +12,7 @@ import pytest
 import torch
 from image_sources import MAKERS, classes, difficult_files, encoded, in_order, picture
 
-from repae.data import Images, ImagesConfig, Loader, SeveralConfig
+from repae.data import ImageDataset, ImagesConfig, Loader, SeveralConfig
 
 BY_NUMBER = {"reference-hdf5"}
 """Kinds in which the classes of this material have no names."""
@@ -33,7 +33,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], ImagesC
 
 
 @pytest.fixture(scope="module")
-def expected(sources: Callable[[str], ImagesConfig]) -> Images:
+def expected(sources: Callable[[str], ImagesConfig]) -> ImageDataset:
     """The folder of files, every image of which was read once."""
     data = sources("folder").open()
     data.batch(torch.arange(len(data)))
@@ -41,7 +41,9 @@ def expected(sources: Callable[[str], ImagesConfig]) -> Images:
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_the_same_files_are_the_same_data(kind: str, sources: Callable[[str], ImagesConfig], expected: Images) -> None:
+def test_the_same_files_are_the_same_data(
+    kind: str, sources: Callable[[str], ImagesConfig], expected: ImageDataset
+) -> None:
     """Protects the interface: order, classes, pixels, what is broken and why, and what stands in for it."""
     files = difficult_files()
     data = sources(kind).open()
@@ -73,7 +75,9 @@ def test_the_fingerprint_is_of_the_content(kind: str, tmp_path: Path) -> None:
     assert fingerprint("four", moved) != first
 
 
-def test_storage_does_not_change_the_fingerprint(sources: Callable[[str], ImagesConfig], expected: Images) -> None:
+def test_storage_does_not_change_the_fingerprint(
+    sources: Callable[[str], ImagesConfig], expected: ImageDataset
+) -> None:
     """Protects caches when a folder is packed: names, sizes and classes are what counts."""
     for kind in ("dataset.json", "csv", "zip", "zip with dataset.json", "tar", "tar with csv"):
         assert sources(kind).open().fingerprint == expected.fingerprint

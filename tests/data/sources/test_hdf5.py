@@ -15,12 +15,12 @@ from image_sources import encoded, picture, write_hdf5
 
 from repae.config import UserError
 from repae.data import ReferenceHdf5Config
-from repae.data.source import BrokenImageError, Source
+from repae.data.image_source import BrokenImageError, ImageSource
 
 FILES = {f"{own}/{i}.png": own.encode() * (i + 1) for i in range(3) for own in ("cat", "dog")}
 
 
-def opened(path: Path, **options: object) -> Source:
+def opened(path: Path, **options: object) -> ImageSource:
     return ReferenceHdf5Config(path=str(path), **options).source()
 
 

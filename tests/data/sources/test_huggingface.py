@@ -14,7 +14,7 @@ from image_sources import write_folder
 
 from repae.config import UserError
 from repae.data import HuggingFaceConfig
-from repae.data.source import BrokenImageError, Source
+from repae.data.image_source import BrokenImageError, ImageSource
 
 CONTENTS = [b"one", b"three", b"four4"]
 
@@ -25,11 +25,11 @@ def rows(labels: list[Any], feature: object = None, image: object = None) -> dat
     return datasets.Dataset.from_dict({"image": images, "label": labels}, features=features)
 
 
-def opened(path: Path, tmp_path: Path, **options: Any) -> Source:
+def opened(path: Path, tmp_path: Path, **options: Any) -> ImageSource:
     return HuggingFaceConfig(path=str(path), cache=str(tmp_path / "cache"), **options).source()
 
 
-def contents(source: Source) -> list[tuple[bytes, str]]:
+def contents(source: ImageSource) -> list[tuple[bytes, str]]:
     return [(source.read(i), source.class_names[source.labels[i]]) for i in range(len(source))]
 
 

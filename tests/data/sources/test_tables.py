@@ -10,17 +10,17 @@ from image_sources import write_folder
 
 from repae.config import UserError
 from repae.data import ArchiveConfig, LabelledConfig
-from repae.data.source import Source
+from repae.data.image_source import ImageSource
 
 FILES = {"a.png": b"1", "in/b.jpg": b"22", "c.webp": b"333"}
 
 
-def opened(root: Path, table: str, name: str = "labels.csv", **options: object) -> Source:
+def opened(root: Path, table: str, name: str = "labels.csv", **options: object) -> ImageSource:
     write_folder(root, {**FILES, name: table.encode()})
     return LabelledConfig(path=str(root), **options).source()
 
 
-def contents(source: Source) -> dict[str, str]:
+def contents(source: ImageSource) -> dict[str, str]:
     return {source.name(i): source.class_names[source.labels[i]] for i in range(len(source))}
 
 

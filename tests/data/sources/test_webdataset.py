@@ -18,7 +18,7 @@ from image_sources import write_shards, write_tar
 
 from repae.config import UserError
 from repae.data import WebDatasetConfig
-from repae.data.source import Source
+from repae.data.image_source import ImageSource
 from repae.data.sources import shard_index
 from repae.data.sources import webdataset as module
 from repae.data.sources.webdataset import expand_braces, shard_paths
@@ -28,11 +28,11 @@ FILES = {
 }
 
 
-def opened(path: Path | str, tmp_path: Path, **options: Any) -> Source:
+def opened(path: Path | str, tmp_path: Path, **options: Any) -> ImageSource:
     return WebDatasetConfig(path=str(path), cache=str(tmp_path / "cache"), **options).source()
 
 
-def contents(source: Source) -> list[tuple[bytes, str]]:
+def contents(source: ImageSource) -> list[tuple[bytes, str]]:
     return [(source.read(i), source.class_names[source.labels[i]]) for i in range(len(source))]
 
 

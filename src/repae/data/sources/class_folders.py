@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from repae.config import UserError
-from repae.data.source import readable
+from repae.data.image_source import readable
 from repae.data.sources.names import OTHER_IMAGES, SUFFIXES, count, describe, hidden, join, suffix
-from repae.data.sources.storage import Labelled, Storage
+from repae.data.sources.storage import LabelledFiles, Storage
 
 SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
 EXPECTED = "expected one folder of JPEG, PNG or WebP images for each class, as {0}/cat/1.jpg, {0}/dog/2.png"
@@ -24,7 +24,7 @@ class _Folder(NamedTuple):
     inner: set[str]
 
 
-def by_folders(storage: Storage, inside: str = "") -> Labelled:
+def by_folders(storage: Storage, inside: str = "") -> LabelledFiles:
     """The images of class folders, in an order that depends on their names only.
 
     Classes are the sorted names of the folders, images are sorted by name inside them and may lie deeper. Names that
@@ -48,7 +48,7 @@ def by_folders(storage: Storage, inside: str = "") -> Labelled:
     notes = _notes(storage, inside, loose, folders)
     if len(classes) == 1:
         notes += _single(storage, inside, classes[0], folders[classes[0]])
-    return Labelled(np.array(positions), tuple(map(readable, classes)), labels, notes)
+    return LabelledFiles(np.array(positions), tuple(map(readable, classes)), labels, notes)
 
 
 def _sorted_out(storage: Storage, inside: str) -> tuple[Counter[str], dict[str, _Folder]]:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from repae.config import UserError, suggest
-from repae.data.sharded import MANIFEST
-from repae.data.shelf import CACHE, shelf_of
-from repae.data.source import readable
+from repae.data.file_store import CACHE, store_at
+from repae.data.image_source import readable
+from repae.data.shard_folder import MANIFEST
 from repae.data.sources.archive import archive_kind
 from repae.data.sources.hdf5 import FILE
 from repae.data.sources.huggingface import HUB, saved
@@ -83,7 +83,7 @@ def _kind_of_url(url: str) -> str:
         return "webdataset"
     if url.partition("?")[0].endswith(".parquet"):
         return "huggingface"
-    if not suffix(url) and shelf_of(url, CACHE, 0).has(MANIFEST):
+    if not suffix(url) and store_at(url, CACHE, 0).has(MANIFEST):
         return "shards"
     kind = _kind_of_file(RangeFile(url))
     if kind == "reference-hdf5":

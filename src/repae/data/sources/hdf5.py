@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from repae.config import UserError
-from repae.data.source import BrokenImageError, readable
+from repae.data.image_source import BrokenImageError, readable
 from repae.data.sources.base import SourceConfig
 from repae.data.sources.labelling import by_one, by_what_is_there
 from repae.data.sources.names import Names

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from repae.config import UserError, suggest
-from repae.data.source import BrokenImageError, Digest, Source, readable
+from repae.data.image_source import BrokenImageError, Digest, ImageSource, readable
 from repae.data.sources.base import SourceConfig
 from repae.data.sources.classes import MISSING, Classes, classify
 from repae.data.sources.labelling import ALL
@@ -53,7 +53,7 @@ class HuggingFaceConfig(SourceConfig):
             yield from super().missing()
 
 
-class HuggingFaceSource(Source):
+class HuggingFaceSource(ImageSource):
     """The rows of a data set that have an image, in its order."""
 
     def __init__(self, rows: Any, config: HuggingFaceConfig) -> None:

@@ -9,14 +9,14 @@ import numpy as np
 from repae.config import UserError
 from repae.data.sources.class_folders import by_folders, folder_of_classes
 from repae.data.sources.names import SUFFIXES, describe, hidden, suffix
-from repae.data.sources.storage import Labelled, Storage
+from repae.data.sources.storage import LabelledFiles, Storage
 from repae.data.sources.tables import by_table, find_table
 
 ALL = "all"
 """The one class of images that are trained without classes."""
 
 
-def by_what_is_there(storage: Storage, *, table: str | None = None, inside: str | None = None) -> Labelled:
+def by_what_is_there(storage: Storage, *, table: str | None = None, inside: str | None = None) -> LabelledFiles:
     """The labelled images of an archive: by its table where it has one or one is given, else by its folders.
 
     Args:
@@ -43,7 +43,7 @@ def by_what_is_there(storage: Storage, *, table: str | None = None, inside: str 
     return labelled._replace(notes=(note, *labelled.notes))
 
 
-def by_one(storage: Storage) -> Labelled:
+def by_one(storage: Storage) -> LabelledFiles:
     """All images of a storage, sorted by name, as one class `all`.
 
     Raises:
@@ -57,4 +57,4 @@ def by_one(storage: Storage) -> Labelled:
             f"data {storage.noun} '{storage.where}' holds no JPEG, PNG or WebP images, only {what}; correct the path"
         )
     positions = np.array([position for _, position in images], dtype=np.int64)
-    return Labelled(positions, (ALL,), np.zeros(len(images), dtype=np.int64), ())
+    return LabelledFiles(positions, (ALL,), np.zeros(len(images), dtype=np.int64), ())

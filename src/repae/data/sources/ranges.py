@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from repae.config import UserError
-from repae.data.source import readable
+from repae.data.image_source import readable
 
 ATTEMPTS = 4
 """So often a part is asked for before the network counts as broken: after 0.25, 1 and 4 seconds once more."""

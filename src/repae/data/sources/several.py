@@ -10,8 +10,8 @@ import numpy as np
 from pydantic import Field, field_serializer, field_validator
 
 from repae.config import UserError
+from repae.data.image_source import Digest, ImageSource
 from repae.data.images import PixelsConfig
-from repae.data.source import Digest, Source
 from repae.data.sources.archive import ArchiveConfig
 from repae.data.sources.folder import FolderConfig
 from repae.data.sources.hdf5 import ReferenceHdf5Config
@@ -77,14 +77,14 @@ class SeveralConfig(PixelsConfig):
         return [source.model_dump(exclude=set(OF_THE_WHOLE)) for source in sources]
 
 
-class SeveralSource(Source):
+class SeveralSource(ImageSource):
     """Sources one after the other, their classes united by name.
 
     Raises:
         UserError: two of them have classes that are only numbers, and share some.
     """
 
-    def __init__(self, sources: list[Source], same_numbers: bool) -> None:
+    def __init__(self, sources: list[ImageSource], same_numbers: bool) -> None:
         if not same_numbers:
             _check_numbers(sources)
         names = {name for source in sources for name in source.class_names}
@@ -121,7 +121,7 @@ class SeveralSource(Source):
         return number, index - (int(self.ends[number - 1]) if number else 0)
 
 
-def _check_numbers(sources: list[Source]) -> None:
+def _check_numbers(sources: list[ImageSource]) -> None:
     numbered = [source for source in sources if all(map(str.isdecimal, source.class_names))]
     for place, one in enumerate(numbered):
         for other in numbered[place + 1 :]:

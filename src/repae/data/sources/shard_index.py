@@ -15,10 +15,10 @@ import numpy as np
 from jaxtyping import Int64
 
 from repae.config import UserError, write_atomic
-from repae.data.source import readable
+from repae.data.image_source import readable
 from repae.data.sources.names import Names, count, hidden
 from repae.data.sources.ranges import RangeFile
-from repae.data.sources.tarred import Place, members, read_whole
+from repae.data.sources.tarred import TarMember, members, read_whole
 
 VERSION = 1
 IMAGES = ("jpg", "jpeg", "png", "webp")
@@ -84,7 +84,7 @@ def shard_index(shard: RangeFile, label: str, cache: Path) -> ShardIndex:
 def _index(shard: RangeFile, label: str) -> ShardIndex:
     with shard.stream() as stream:
         files = members(stream, shard.where)
-        samples: dict[str, dict[str, Place]] = {}
+        samples: dict[str, dict[str, TarMember]] = {}
         for name, place in files.items():
             if not hidden(name):
                 key, kind = split_name(name)
@@ -119,7 +119,7 @@ def split_name(name: str) -> tuple[str, str]:
     return f"{folder}{slash}{stem}", kind.lower()
 
 
-def _value(shard: RangeFile, name: str, parts: dict[str, Place], kind: str, label: str) -> Any:
+def _value(shard: RangeFile, name: str, parts: dict[str, TarMember], kind: str, label: str) -> Any:
     """What stands for a sample's class; None where nothing does."""
     if kind not in parts:
         return None

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from repae.config import UserError
-from repae.data.source import Digest, Source, readable
+from repae.data.image_source import Digest, ImageSource, readable
 from repae.data.sources.names import Names
 
 
@@ -36,14 +36,14 @@ class Storage(ABC):
 
     @abstractmethod
     def read(self, position: int) -> bytes:
-        """The content of a file. Raises as `Source.read` does."""
+        """The content of a file. Raises as `ImageSource.read` does."""
 
     @abstractmethod
     def sizes(self, positions: Int64[np.ndarray, " n"]) -> Iterator[int]:
         """Sizes in bytes of some files, -1 where one cannot be told; nothing is read for them."""
 
 
-class Labelled(NamedTuple):
+class LabelledFiles(NamedTuple):
     """Some files of a storage, in order, each with its class, and what a person should be told."""
 
     positions: Int64[np.ndarray, " n"]
@@ -52,10 +52,10 @@ class Labelled(NamedTuple):
     notes: tuple[str, ...]
 
 
-class StoredSource(Source):
+class StoredSource(ImageSource):
     """The labelled files of a storage."""
 
-    def __init__(self, storage: Storage, labelled: Labelled) -> None:
+    def __init__(self, storage: Storage, labelled: LabelledFiles) -> None:
         self.storage = storage
         self.where = storage.where
         self.positions, self.class_names, self.labels, self.notes = labelled

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from repae.config import UserError
-from repae.data.source import BrokenImageError, readable
+from repae.data.image_source import BrokenImageError, readable
 from repae.data.sources.classes import MISSING, classify
 from repae.data.sources.names import SUFFIXES, count, hidden, join, suffix
-from repae.data.sources.storage import Labelled, Storage
+from repae.data.sources.storage import LabelledFiles, Storage
 
 JSON, TABLES = "dataset.json", ("dataset.json", "labels.csv", "labels.tsv", "metadata.csv")
 NAME_COLUMNS = ("file_name", "filename", "file", "name", "image", "path")
@@ -62,7 +62,7 @@ def find_table(storage: Storage, given: str | None = None) -> Table | None:
     return _read(storage, sheets[0], candidates[sheets[0]]) if sheets else None
 
 
-def by_table(storage: Storage, table: Table) -> Labelled:
+def by_table(storage: Storage, table: Table) -> LabelledFiles:
     """The images that a table lists, sorted by name, with the classes it gives them (`repae.data.sources.classes`).
 
     Left out, with a note: images listed without a class, listed but not there, there but not listed. The same line
@@ -93,7 +93,7 @@ def by_table(storage: Storage, table: Table) -> Labelled:
     kept = classes.labels != MISSING
     notes = _left_out(wanted, [name for name, _ in present], unlisted, repeated, where)
     positions = np.array([position for _, position in present], dtype=np.int64)
-    return Labelled(positions[kept], classes.names, classes.labels[kept], (*classes.notes, *notes))
+    return LabelledFiles(positions[kept], classes.names, classes.labels[kept], (*classes.notes, *notes))
 
 
 def rows(table: Table, where: str) -> list[tuple[str, Any]]:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from repae.config import UserError
-from repae.data.source import BrokenImageError
+from repae.data.image_source import BrokenImageError
 from repae.data.sources.names import Names
 from repae.data.sources.ranges import RangeFile
 from repae.data.sources.storage import Storage
@@ -27,7 +27,7 @@ COMPRESSED = {
 UNPACKERS = {"gzip": "gunzip", "bzip2": "bunzip2", "xz": "unxz", "zstd": "unzstd"}
 
 
-class Place(NamedTuple):
+class TarMember(NamedTuple):
     """Where a file's content lies in an archive."""
 
     start: int
@@ -61,7 +61,7 @@ class TarStorage(Storage):
         yield from self.lengths[positions].tolist()
 
 
-def members(stream: Any, where: str) -> dict[str, Place]:
+def members(stream: Any, where: str) -> dict[str, TarMember]:
     """The files of an archive, itself a binary file, by name and in its order.
 
     Links inside it are followed, folders and devices left out. Of several with one name the last counts, as everywhere.
@@ -69,7 +69,7 @@ def members(stream: Any, where: str) -> dict[str, Place]:
     Raises:
         UserError: it is compressed, damaged or cut off; so that no set is smaller without a word.
     """
-    found: dict[str, Place] = {}
+    found: dict[str, TarMember] = {}
     links: dict[str, str] = {}
     try:
         archive = tarfile.open(fileobj=stream, mode="r:")  # noqa: SIM115 - the stream is the caller's
@@ -77,7 +77,7 @@ def members(stream: Any, where: str) -> dict[str, Place]:
             archive.members = []  # type: ignore[attr-defined] - else it keeps all of them
             name = posixpath.normpath(member.name)
             if member.isreg() and not member.issparse():
-                found[name] = Place(member.offset_data, member.size)
+                found[name] = TarMember(member.offset_data, member.size)
             elif member.islnk():
                 links[name] = posixpath.normpath(member.linkname)
             elif member.issym():
@@ -93,7 +93,7 @@ def members(stream: Any, where: str) -> dict[str, Place]:
 
 
 def read_whole(file: RangeFile, start: int, size: int) -> bytes:
-    """A part that must be whole. Raises as `Source.read` does."""
+    """A part that must be whole. Raises as `ImageSource.read` does."""
     content = file.read(start, size)
     if len(content) != size:
         raise BrokenImageError(f"'{file.where}' ends inside it")

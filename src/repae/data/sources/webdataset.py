@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from repae.config import UserError
-from repae.data.source import Digest, Source, readable
+from repae.data.image_source import Digest, ImageSource, readable
 from repae.data.sources.base import SourceConfig
 from repae.data.sources.classes import MISSING, Classes, classify, read_class_names
 from repae.data.sources.labelling import ALL
@@ -75,7 +75,7 @@ class WebDatasetConfig(SourceConfig):
         return shard, shard_index(shard, self.label, cache_folder(self.cache))
 
 
-class WebDatasetSource(Source):
+class WebDatasetSource(ImageSource):
     """The images of some shards, in the order of the shards and sorted by name inside each."""
 
     def __init__(self, opened: list[tuple[RangeFile, ShardIndex]], config: WebDatasetConfig) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from repae.config import UserError
-from repae.data.source import BrokenImageError, readable
+from repae.data.image_source import BrokenImageError, readable
 from repae.data.sources.names import Names
 from repae.data.sources.ranges import RangeFile
 from repae.data.sources.storage import Storage

@@ -32,7 +32,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from repae.config import Config, UserError, check
-from repae.data.shelf import LocalShelf, Shelf
+from repae.data.file_store import FileStore, LocalStore
 
 PLAN, MANIFEST, SHARDS = "plan.json", "manifest.json", "shards"
 LABELS = "labels"
@@ -74,7 +74,7 @@ class FieldSpec(Config):
 LABEL_FIELD = FieldSpec(name=LABELS, dtype="int64", shape=())
 
 
-class Plan(Config):
+class ShardPlan(Config):
     """What a folder of shards is to hold.
 
     Attributes:
@@ -131,7 +131,7 @@ class Manifest(Config):
         seal: SHA-256 over all the rest.
     """
 
-    plan: Plan
+    plan: ShardPlan
     count: NonNegativeInt
     class_counts: tuple[NonNegativeInt, ...]
     tally: dict[str, NonNegativeInt]
@@ -162,24 +162,24 @@ def sidecar_file(number: int) -> str:
     return f"{SHARDS}/{number:06d}.json"
 
 
-def read_manifest(folder: str | Path | Shelf, kind: Literal["images", "latents"]) -> Manifest:
+def read_manifest(folder: str | Path | FileStore, kind: Literal["images", "latents"]) -> Manifest:
     """The manifest of a finished folder.
 
     Raises:
         UserError: there is none, it was altered, or the folder holds something else.
     """
-    shelf = folder if isinstance(folder, Shelf) else LocalShelf(folder)
-    command, where = MADE_BY[kind], shelf.name(MANIFEST)
+    store = folder if isinstance(folder, FileStore) else LocalStore(folder)
+    command, where = MADE_BY[kind], store.name(MANIFEST)
     try:
-        data = json.loads(shelf.read(MANIFEST))
+        data = json.loads(store.read(MANIFEST))
     except FileNotFoundError:
-        if shelf.has(PLAN):
+        if store.has(PLAN):
             raise UserError(
-                f"{shelf.where} is not finished: it has a {PLAN} but no {MANIFEST}; run the `{command}` command that "
+                f"{store.where} is not finished: it has a {PLAN} but no {MANIFEST}; run the `{command}` command that "
                 "began it again, it goes on where it stopped"
             ) from None
         raise UserError(
-            f"{shelf.where} holds no {kind}: there is no {MANIFEST}; give a folder made by `{command}`"
+            f"{store.where} holds no {kind}: there is no {MANIFEST}; give a folder made by `{command}`"
         ) from None
     except UserError:
         raise
@@ -189,7 +189,7 @@ def read_manifest(folder: str | Path | Shelf, kind: Literal["images", "latents"]
     if manifest.plan.kind != kind:
         made_by = MADE_BY[manifest.plan.kind]
         raise UserError(
-            f"{shelf.where} holds {manifest.plan.kind}, made by `{made_by}`, not {kind}; give a folder made by "
+            f"{store.where} holds {manifest.plan.kind}, made by `{made_by}`, not {kind}; give a folder made by "
             f"`{command}`"
         )
     if manifest.seal_of_content() != manifest.seal:
@@ -204,16 +204,16 @@ class ShardFolder:
     than the manifest says is refused when it is opened, so that no item is ever read from beyond its end.
 
     Args:
-        folder: where it is, a path or a `Shelf`.
+        folder: where it is, a path or a `FileStore`.
         kind: what it must hold.
 
     Raises:
         UserError: see `read_manifest`.
     """
 
-    def __init__(self, folder: str | Path | Shelf, kind: Literal["images", "latents"]) -> None:
-        self.shelf = folder if isinstance(folder, Shelf) else LocalShelf(folder)
-        self.manifest = read_manifest(self.shelf, kind)
+    def __init__(self, folder: str | Path | FileStore, kind: Literal["images", "latents"]) -> None:
+        self.store = folder if isinstance(folder, FileStore) else LocalStore(folder)
+        self.manifest = read_manifest(self.store, kind)
         self.plan = self.manifest.plan
         self.fields = {field.name: field for field in (*self.plan.fields, LABEL_FIELD)}
         self.starts = np.cumsum([0, *(shard.count for shard in self.manifest.shards)], dtype=np.int64)
@@ -266,7 +266,7 @@ class ShardFolder:
 
     def names(self, number: int) -> list[str]:
         """Names of a shard's items."""
-        return json.loads(self.shelf.read(sidecar_file(number)))["names"]
+        return json.loads(self.store.read(sidecar_file(number)))["names"]
 
     def _read(self, shard: int, field: FieldSpec, row: int, out: np.ndarray) -> None:
         name = shard_file(shard, field.name)
@@ -275,9 +275,9 @@ class ShardFolder:
             file.seek(HEADER_BYTES + row * field.item_bytes)
             count = file.readinto(out.data)
         except OSError as error:
-            raise UserError(f"{self.shelf.name(name)} cannot be read: {error.strerror}; this is the machine") from error
+            raise UserError(f"{self.store.name(name)} cannot be read: {error.strerror}; this is the machine") from error
         if count != out.nbytes:
-            raise damaged(self.shelf, name, "it ends too early")
+            raise damaged(self.store, name, "it ends too early")
 
     def _file(self, shard: int, name: str) -> FileIO:
         if self._process != os.getpid():  # a forked worker would share the position of its parent's files
@@ -295,21 +295,21 @@ class ShardFolder:
     def _checked(self, name: str, expected: int) -> FileIO:
         """A file, opened after a look at its size."""
         try:
-            file = self.shelf.open(name, expected)
+            file = self.store.open(name, expected)
             size = os.fstat(file.fileno()).st_size
         except OSError as error:
-            raise damaged(self.shelf, name, error.strerror or str(error) or "it cannot be opened") from error
+            raise damaged(self.store, name, error.strerror or str(error) or "it cannot be opened") from error
         if size != expected:
             file.close()
-            raise damaged(self.shelf, name, f"it has {size:,} bytes instead of {expected:,}")
+            raise damaged(self.store, name, f"it has {size:,} bytes instead of {expected:,}")
         return file
 
 
-def damaged(shelf: Shelf, name: str, what: str) -> UserError:
+def damaged(store: FileStore, name: str, what: str) -> UserError:
     """The refusal of one file of a folder, with the remedy."""
     remedy = f"delete {sidecar_file(int(name[7:13]))}" if name.startswith(SHARDS) else "nothing else is lost:"
     return UserError(
-        f"{shelf.name(name)} is damaged: {what}; {remedy} and run the command that made the folder again: it makes "
+        f"{store.name(name)} is damaged: {what}; {remedy} and run the command that made the folder again: it makes "
         f"{'this shard' if name.startswith(SHARDS) else 'this file'} anew and leaves the others"
     )
 

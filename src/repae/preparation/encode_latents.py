@@ -16,20 +16,11 @@ from torch import Tensor
 
 from repae.config import Config, UserError
 from repae.data import Batch, Dataset
-from repae.data.latents import (
-    FLIPPED,
-    MEAN,
-    PRESENT,
-    STD,
-    TYPES,
-    CachedTokens,
-    ChannelStatistics,
-    LatentsAbout,
-    tokens_field,
-)
+from repae.data.latent_cache import FLIPPED, MEAN, PRESENT, STD, TYPES, LatentsAbout, tokens_field
+from repae.data.latent_store import CachedTokens, ChannelStatistics
 from repae.data.loader import Job, read_jobs
+from repae.data.shard_folder import PLAN, SHARDS, Manifest, ShardPlan
 from repae.data.shard_writer import TEMPORARY, ShardWriter, begin, finish, missing_shards, read_plan
-from repae.data.sharded import PLAN, SHARDS, Manifest, Plan
 from repae.models.autoencoders import Autoencoder
 from repae.models.pixels import to_symmetric
 from repae.models.teachers.base import Teacher
@@ -125,7 +116,7 @@ def cache_latents(folder: Path, dataset: Dataset, encoder: Encoder, settings: Ca
     return finish(folder, plan, dataset.num_classes) if is_main() else None
 
 
-def _plan(folder: Path, dataset: Dataset, encoder: Encoder, settings: CacheSettings) -> Plan:
+def _plan(folder: Path, dataset: Dataset, encoder: Encoder, settings: CacheSettings) -> ShardPlan:
     vae = encoder.vae
     side = dataset.resolution // vae.factor
     begun = _begun(folder)
@@ -157,7 +148,7 @@ def _plan(folder: Path, dataset: Dataset, encoder: Encoder, settings: CacheSetti
             for config, teacher in encoder.teachers
         ),
     )
-    return Plan(
+    return ShardPlan(
         kind="latents",
         count=len(dataset),
         per_shard=settings.per_shard,
@@ -182,7 +173,7 @@ def channel_statistics(encoder: Encoder, dataset: Dataset) -> ChannelStatistics:
     return ChannelStatistics(mean=tuple(mean.tolist()), std=tuple(std.tolist()), images=min(len(dataset), MOST_IMAGES))
 
 
-def _jobs(plan: Plan, shards: Sequence[int], batch_size: int) -> Iterator[Job]:
+def _jobs(plan: ShardPlan, shards: Sequence[int], batch_size: int) -> Iterator[Job]:
     """Batches that never reach over the end of a shard: what is in one depends on it alone."""
     for number in shards:
         span = plan.span(number)
@@ -217,7 +208,7 @@ def _stored(found: Mapping[str, Tensor], settings: CacheSettings) -> dict[str, n
 class _Progress:
     """The bar of the first process, which stands for all."""
 
-    def __init__(self, plan: Plan, missing: Sequence[int]) -> None:
+    def __init__(self, plan: ShardPlan, missing: Sequence[int]) -> None:
         done = plan.count - sum(len(plan.span(number)) for number in missing)
         self.total, self.done, self.begun = plan.count, done, time.monotonic()
         self.start = done

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int64
 
 
-class Source(ABC):
+class ImageSource(ABC):
     """Encoded images, each with a name and a class, reached by index in an order that depends on names only.
 
     A source holds no open file where it is pickled, and opens its own in each process. Nothing is decoded here.

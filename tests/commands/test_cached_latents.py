@@ -19,15 +19,16 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from repae.cli import main
-from repae.commands.latents import RunLatents
 from repae.config import UserError
 from repae.data import Dataset, Loader
-from repae.data.latents import CachedLatents, LatentDataset
+from repae.data.latent_cache import CachedLatents
+from repae.data.latent_dataset import LatentDataset
 from repae.models.teachers.targets import GivenTargets, OnlineTargets, Targets
-from repae.preparation.latents import CacheSettings, cache_latents
+from repae.preparation.encode_latents import CacheSettings, cache_latents
 from repae.preparation.statistics import latent_statistics
 from repae.recipes.catalogue import find
 from repae.recipes.recipe import Recipe
+from repae.runs.cached_latents import RunLatents
 from repae.runs.preflight.plan import plan
 from repae.runtime.precision import Precision
 from repae.runtime.seeds import Share

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from repae.config import Config, UserError
 from repae.data.batch import Batch, Dataset, check_indices
+from repae.data.file_store import CACHE, FileStore, RemoteStore, store_at
 from repae.data.order import WINDOW
-from repae.data.sharded import ShardFolder, read_manifest
-from repae.data.shelf import CACHE, RemoteShelf, Shelf, shelf_of
+from repae.data.shard_folder import ShardFolder, read_manifest
 
 ASSUMED_RESOLUTION = 256
 
@@ -52,7 +52,7 @@ class ShardsConfig(Config):
         """Side of the images as they were prepared; 256 is assumed where they cannot be read yet."""
         if any(self.missing()):
             return ASSUMED_RESOLUTION
-        return read_manifest(self.shelf(), "images").plan.about["resolution"]
+        return read_manifest(self.store(), "images").plan.about["resolution"]
 
     @property
     def where(self) -> str:
@@ -62,24 +62,24 @@ class ShardsConfig(Config):
     def missing(self) -> Iterator[str]:
         """No finished folder there."""
         try:
-            read_manifest(self.shelf(), "images")
+            read_manifest(self.store(), "images")
         except UserError as error:
             yield f"data: {error}"
 
-    def shelf(self) -> Shelf:
+    def store(self) -> FileStore:
         """Where the files are."""
-        return shelf_of(self.path, self.cache, self.cache_bytes)
+        return store_at(self.path, self.cache, self.cache_bytes)
 
-    def open(self) -> Shards:
+    def open(self) -> ShardDataset:
         """The data set; nothing but the manifest and the labels is read.
 
         Raises:
             UserError: there are no prepared images, or they are damaged.
         """
-        return Shards(self)
+        return ShardDataset(self)
 
 
-class Shards(Dataset):
+class ShardDataset(Dataset):
     """Prepared RGB images. Labels are mapped from their file, so they take no memory however many there are."""
 
     def __init__(self, config: ShardsConfig) -> None:
@@ -99,7 +99,7 @@ class Shards(Dataset):
         self._open()
 
     def _open(self) -> None:
-        self.folder = ShardFolder(self.config.shelf(), "images")
+        self.folder = ShardFolder(self.config.store(), "images")
         about = self.folder.plan.about
         self.resolution = int(about["resolution"])
         self.class_names = tuple(about["classes"])
@@ -127,7 +127,7 @@ class Shards(Dataset):
 
     def _advise(self) -> None:
         """Warns where shards would be fetched again and again."""
-        if not isinstance(self.folder.shelf, RemoteShelf):
+        if not isinstance(self.folder.store, RemoteStore):
             return
         shards = self.folder.manifest.shards
         volume = sum(size for shard in shards for size, _ in shard.files.values())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from repae.data.sharded import Manifest
+from repae.data.shard_folder import Manifest
 from repae.track.progress import duration
 
 SHOWN = 5

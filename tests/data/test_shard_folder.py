@@ -20,8 +20,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repae.config import UserError
+from repae.data.shard_folder import (
+    HEADER_BYTES,
+    FieldSpec,
+    ShardFolder,
+    ShardPlan,
+    read_manifest,
+    shard_file,
+    sidecar_file,
+)
 from repae.data.shard_writer import ShardWriter, begin, finish, missing_shards, read_plan
-from repae.data.sharded import HEADER_BYTES, FieldSpec, Plan, ShardFolder, read_manifest, shard_file, sidecar_file
 from repae.runtime.digest import sha256_of
 
 DTYPES = ["uint8", "int64", "float32", "float16", "bfloat16"]
@@ -35,9 +43,11 @@ def _quickly() -> Iterator[None]:
         yield
 
 
-def plan(count: int = 10, per_shard: int = 4, fields: tuple[FieldSpec, ...] | None = None, **about: object) -> Plan:
+def plan(
+    count: int = 10, per_shard: int = 4, fields: tuple[FieldSpec, ...] | None = None, **about: object
+) -> ShardPlan:
     fields = fields or (FieldSpec(name="images", dtype="uint8", shape=(3, 2, 2)),)
-    return Plan(kind="images", count=count, per_shard=per_shard, fields=fields, about=about)
+    return ShardPlan(kind="images", count=count, per_shard=per_shard, fields=fields, about=about)
 
 
 def content(spec: FieldSpec, number: int) -> np.ndarray:
@@ -46,7 +56,7 @@ def content(spec: FieldSpec, number: int) -> np.ndarray:
     return random.integers(0, 256, spec.item_bytes, dtype=np.uint8).view(spec.numpy).reshape(spec.shape)
 
 
-def write(folder: Path, plan: Plan, refused: set[int] = frozenset(), classes: int = 3) -> None:
+def write(folder: Path, plan: ShardPlan, refused: set[int] = frozenset(), classes: int = 3) -> None:
     begin(folder, plan)
     for number in missing_shards(folder, plan):
         with ShardWriter(folder, plan, number) as shard:
@@ -314,7 +324,7 @@ def open_files() -> int:
 
 def test_few_files_are_open_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects the limit of open files, whatever the number of shards."""
-    monkeypatch.setattr("repae.data.sharded.OPEN_FILES", 3)
+    monkeypatch.setattr("repae.data.shard_folder.OPEN_FILES", 3)
     write(tmp_path / "made", plan(20, 2))
     read = ShardFolder(tmp_path / "made", "images")
     before = open_files()

@@ -16,10 +16,10 @@ import pytest
 import torch
 
 from repae.config import UserError
-from repae.data import Loader, Shards, ShardsConfig
+from repae.data import Loader, ShardDataset, ShardsConfig
+from repae.data.file_store import RemoteStore
+from repae.data.shard_folder import FieldSpec, ShardPlan, shard_file
 from repae.data.shard_writer import ShardWriter, begin, finish
-from repae.data.sharded import FieldSpec, Plan, shard_file
-from repae.data.shelf import RemoteShelf
 
 COUNT, PER_SHARD, SIDE = 23, 5, 4
 
@@ -30,7 +30,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("prepared")
     field = FieldSpec(name="images", dtype="uint8", shape=(3, SIDE, SIDE))
     about = {"where": "x", "source": "0", "resolution": SIDE, "upright": False, "classes": ["a", "b", "c"]}
-    plan = Plan(kind="images", count=COUNT, per_shard=PER_SHARD, fields=(field,), about=about)
+    plan = ShardPlan(kind="images", count=COUNT, per_shard=PER_SHARD, fields=(field,), about=about)
     begin(folder, plan)
     for number in range(plan.shards):
         with ShardWriter(folder, plan, number) as shard:
@@ -66,7 +66,7 @@ def test_a_data_set_travels_without_its_labels(prepared: Path) -> None:
     data.batch(torch.arange(3))
     sent = pickle.dumps(data)
     again = pickle.loads(sent)
-    assert isinstance(again, Shards) and len(sent) < 1000
+    assert isinstance(again, ShardDataset) and len(sent) < 1000
     assert (again.flip, again.block, again.fingerprint) == (True, 5, data.fingerprint)
     assert torch.equal(again.batch(torch.arange(COUNT)).images, data.batch(torch.arange(COUNT)).images)
 
@@ -123,7 +123,7 @@ def remote(prepared: Path) -> Iterator[str]:
 SHARD_BYTES = 128 + PER_SHARD * 3 * SIDE * SIDE
 
 
-def opened(remote: str, tmp_path: Path, shards: int = 9, **options: object) -> Shards:
+def opened(remote: str, tmp_path: Path, shards: int = 9, **options: object) -> ShardDataset:
     return ShardsConfig(path=remote, cache=str(tmp_path / "cache"), cache_bytes=shards * SHARD_BYTES, **options).open()
 
 
@@ -139,7 +139,7 @@ def test_shards_are_fetched_when_they_are_needed(remote: str, prepared: Path, tm
     assert data.fingerprint == local(prepared).fingerprint
 
 
-def local(prepared: Path) -> Shards:
+def local(prepared: Path) -> ShardDataset:
     return ShardsConfig(path=str(prepared)).open()
 
 
@@ -150,7 +150,7 @@ def kept(tmp_path: Path) -> list[str]:
 def test_the_cache_keeps_what_was_used_last(remote: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects the disk: the volume is bounded, the file not used for the longest goes, leftovers too; what is gone is
     fetched again, and files that are open stay readable."""
-    monkeypatch.setattr("repae.data.sharded.OPEN_FILES", 1)
+    monkeypatch.setattr("repae.data.shard_folder.OPEN_FILES", 1)
     data = opened(remote, tmp_path, shards=3)  # labels and two shards, or three without the labels
     folder = next((tmp_path / "cache").iterdir())
     (folder / "shards").mkdir(exist_ok=True)
@@ -198,7 +198,7 @@ def test_trouble_from_afar_is_said_in_words(
         ShardsConfig(path="nonsense://x").open()
     with pytest.raises(UserError, match=r"memory://empty holds no images: there is no manifest\.json"):
         ShardsConfig(path="memory://empty").open()
-    monkeypatch.setattr("repae.data.shelf.WAIT_SECONDS", 0.0)
+    monkeypatch.setattr("repae.data.file_store.WAIT_SECONDS", 0.0)
     asked, filesystem = [], type(memory)
     get = filesystem.get_file
 
@@ -223,13 +223,13 @@ def test_trouble_from_afar_is_said_in_words(
 
 def test_a_shard_is_fetched_once(remote: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects the network: another reader of the same machine finds the file."""
-    fetched, fetch = [], RemoteShelf._fetch
+    fetched, fetch = [], RemoteStore._fetch
 
-    def slowly(self: RemoteShelf, name: str, target: Path) -> int:
+    def slowly(self: RemoteStore, name: str, target: Path) -> int:
         fetched.append(name)
         return fetch(self, name, target)
 
-    monkeypatch.setattr(RemoteShelf, "_fetch", slowly)
+    monkeypatch.setattr(RemoteStore, "_fetch", slowly)
     one, other = opened(remote, tmp_path), opened(remote, tmp_path)
     one.batch(torch.tensor([0, 5]))
     other.batch(torch.tensor([0, 5]))

@@ -33,7 +33,7 @@ def is_url(path: str | Path) -> bool:
     return "://" in str(path)
 
 
-class Shelf(ABC):
+class FileStore(ABC):
     """Files below one place, each named by its path there.
 
     Attributes:
@@ -68,7 +68,7 @@ class Shelf(ABC):
         """
 
 
-class LocalShelf(Shelf):
+class LocalStore(FileStore):
     """A folder of this machine."""
 
     def __init__(self, folder: str | Path) -> None:
@@ -88,7 +88,7 @@ class LocalShelf(Shelf):
         return FileIO(self.folder / name)
 
 
-class RemoteShelf(Shelf):
+class RemoteStore(FileStore):
     """A folder that fsspec reaches by URL: s3, gs, http, ... A file is fetched whole when it is first asked for.
 
     Fetched files are kept for later runs and shared by all processes of the machine, up to `most_bytes` in all; those
@@ -196,9 +196,9 @@ class RemoteShelf(Shelf):
         return fsspec.core.url_to_fs(self.name(name))[1]
 
 
-def shelf_of(path: str, cache: str, most_bytes: int) -> Shelf:
-    """The shelf that a path or URL names."""
-    return RemoteShelf(path, cache, most_bytes) if is_url(path) else LocalShelf(path)
+def store_at(path: str, cache: str, most_bytes: int) -> FileStore:
+    """The store that a path or URL names."""
+    return RemoteStore(path, cache, most_bytes) if is_url(path) else LocalStore(path)
 
 
 def _opened(path: Path, size: int) -> FileIO | None:

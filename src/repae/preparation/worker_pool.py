@@ -27,7 +27,7 @@ Make = Callable[[int, Callable[[], None]], None]
 
 
 class Stopped(BaseException):
-    """The crew is to stop; a shard that is being written is given up."""
+    """The pool is to stop; a shard that is being written is given up."""
 
 
 def make_all(make: Make, numbers: Sequence[int], workers: int, report: Callable[[int], None]) -> None:
@@ -47,7 +47,7 @@ def make_all(make: Make, numbers: Sequence[int], workers: int, report: Callable[
     if workers <= 1:
         _alone(make, numbers, report)
     else:
-        _Crew(make, numbers, workers).run(report)
+        _Pool(make, numbers, workers).run(report)
 
 
 def _alone(make: Make, numbers: Sequence[int], report: Callable[[int], None]) -> None:
@@ -65,7 +65,7 @@ def _alone(make: Make, numbers: Sequence[int], report: Callable[[int], None]) ->
     report(done)
 
 
-class _Crew:
+class _Pool:
     """Worker processes. Each takes the next number, makes that shard, and ends when none is left."""
 
     def __init__(self, make: Make, numbers: Sequence[int], workers: int) -> None:
