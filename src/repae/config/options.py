@@ -15,6 +15,7 @@ import yaml
 from pydantic.fields import FieldInfo
 
 from repae.config import Config, UserError
+from repae.config.registry import annotation_of
 
 _BOUNDS = {"ge": ">= {}", "gt": "> {}", "le": "<= {}", "lt": "< {}", "multiple_of": "a multiple of {}"}
 _WORDS = {bool: "true or false", int: "whole number", float: "number", str: "text"}
@@ -80,7 +81,7 @@ def _types(here: Any, path: Sequence[str]) -> Iterator[Any]:
         yield here
     elif isinstance(here, type) and issubclass(here, pydantic.BaseModel):
         if field := here.model_fields.get(path[0]):
-            yield from _types(_annotation(field), path[1:])
+            yield from _types(annotation_of(field), path[1:])
     elif get_origin(here) is Annotated:
         yield from _types(get_args(here)[0], path)
     elif get_origin(here) in (Union, UnionType):
@@ -89,11 +90,6 @@ def _types(here: Any, path: Sequence[str]) -> Iterator[Any]:
     elif get_origin(here) in (tuple, list) and path[0].isdecimal():
         inner = [member for member in get_args(here) if member is not Ellipsis]
         yield from _types(inner[min(int(path[0]), len(inner) - 1)], path[1:])
-
-
-def _annotation(field: FieldInfo) -> Any:
-    # Subscribed by a tuple, since the number of constraints is not known beforehand.
-    return Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation  # pyright: ignore
 
 
 def list_options(config: Config, title: str = "the run", width: int = 120) -> str:
@@ -110,7 +106,7 @@ def list_options(config: Config, title: str = "the run", width: int = 120) -> st
             value = getattr(part, name)
             if isinstance(value, Config) or (value and _is_list_of_configs(value)):
                 continue
-            allowed = " | ".join(kinds) if name == "kind" and kinds else _allowed(_annotation(field))
+            allowed = " | ".join(kinds) if name == "kind" and kinds else _allowed(annotation_of(field))
             option = f"  --{prefix}{name.replace('_', '-')} {_value(value)}"
             meaning = "; ".join(text for text in (allowed, notes.get(name) or field.description) if text)
             lines += _columns(option, meaning, width)
@@ -125,7 +121,7 @@ def _parts(config: Config, prefix: str, kinds: tuple[str, ...]) -> Iterator[tupl
         for key, part in enumerate(value) if isinstance(value, tuple) else [("", value)]:
             if isinstance(part, Config):
                 own = f"{prefix}{name}." if key == "" else f"{prefix}{name}.{key}."
-                yield from _parts(part, own, tuple(_kinds(field.annotation)))
+                yield from _parts(part, own, tuple(_kinds(annotation_of(field))))
 
 
 def _kinds(annotation: Any) -> Iterator[str]:

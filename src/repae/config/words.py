@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import pydantic
 from pydantic.fields import FieldInfo
 
+from repae.config.registry import annotation_of
+
 _BOUNDS = {
     "gt": "greater than {}",
     "ge": "at least {}",
@@ -44,7 +46,7 @@ def fields(model_cls: type[pydantic.BaseModel]) -> list[str]:
 def _fields(model_cls: type[pydantic.BaseModel], prefix: str) -> Iterator[str]:
     for name, field in model_cls.model_fields.items():
         yield prefix + name
-        for member in _models(field.annotation):
+        for member in _models(annotation_of(field)):
             yield from _fields(member, f"{prefix}{name}.")
 
 
@@ -108,7 +110,7 @@ def _locate(model_cls: type[pydantic.BaseModel], loc: tuple[int | str, ...]) -> 
         elif _is_model(bare):
             owner, field = bare, bare.model_fields.get(str(item))
             names.append(str(item))
-            here = _annotated(field) if field else Any
+            here = annotation_of(field) if field else Any
         elif get_origin(bare) in (list, tuple, set, frozenset, dict, Sequence, Mapping):
             names.append(str(item))
             inner = [argument for argument in get_args(bare) if argument is not Ellipsis]
@@ -153,11 +155,6 @@ def _bounds(constraints: Iterable[Any]) -> Iterator[str]:
         for attribute, words in _BOUNDS.items():
             if (bound := getattr(constraint, attribute, None)) is not None:
                 yield words.format(bound)
-
-
-def _annotated(field: FieldInfo) -> Any:
-    # Subscribed by a tuple, since the number of constraints is not known beforehand.
-    return Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation  # pyright: ignore
 
 
 def _bare(expected: Any) -> Any:
