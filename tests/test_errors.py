@@ -16,6 +16,8 @@ from errors import assert_tells, refused, untold
         ("rate 0.7 is above 1", 7, False),
         ("rate 7.5 is above 1", 7, False),
         ("step70 of 770", 7, False),
+        ("rate -7 is below 0", 7, False),
+        ("rate -7 is below 0", -7, True),
         ("no num_heads_kv here", "num_heads", False),
         ("set --data.path, then start again", "--data.path", True),
         ("set --data.paths, then start again", "--data.path", False),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from errors import refused
 from fake_hub import Hub, running_hub
 
 from repae.config import UserError
@@ -47,15 +48,15 @@ def test_what_prevents_it_is_said(hub: Hub, exported: Path, monkeypatch: pytest.
     import huggingface_hub
 
     hub.refuse = True
-    with pytest.raises(UserError, match=r"refused me/digits with status 403.*the token may not write there"):
+    with refused(UserError, "me/digits", 403, "token may not write"):
         push(exported, "me/digits", endpoint=hub.address)
-    with pytest.raises(UserError, match=r"cannot be reached: .*push it when there is a connection"):
+    with refused(UserError, "http://127.0.0.1:9", "Connection refused", "push it", "connection"):
         push(exported, "me/digits", endpoint="http://127.0.0.1:9")
-    with pytest.raises(UserError, match="allowed: ORGANISATION/NAME"):
+    with refused(UserError, "--to is 'digits'", "ORGANISATION/NAME"):
         push(exported, "digits", endpoint=hub.address)
-    with pytest.raises(UserError, match="is no exported folder"):
+    with refused(UserError, tmp_path, "model card", "weights", "`repae export`"):
         push(tmp_path, "me/digits", endpoint=hub.address)
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
-    with pytest.raises(UserError, match="there is no token for the hub: set HF_TOKEN"):
+    with refused(UserError, "no token", "HF_TOKEN", "`hf auth login`"):
         push(exported, "me/digits", endpoint=hub.address)
     assert not hub.files

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from errors import refused
 from torch import Tensor
 from torchdiffeq import odeint
 
@@ -101,7 +102,7 @@ def test_steps_end_where_guidance_begins_and_ends() -> None:
 @pytest.mark.parametrize("field", [lambda x, t, _: x * float("nan"), lambda x, t, _: 1e8 * torch.sin(1e8 * x)])
 def test_a_hopeless_search_is_refused_in_words(field: object) -> None:
     """Protects: a velocity that is not finite, or tolerances that cannot be met, end in a line and not in a loop."""
-    with pytest.raises(UserError, match=r"after 30 steps.*rtol 0.001.*fixed steps"):
+    with refused(UserError, "30 steps", "rtol 0.001", "larger tolerances", "fixed steps"):
         DormandPrince(max_steps=30).run(field, START, lambda index, like: like, LinearPath())  # type: ignore[arg-type]
 
 

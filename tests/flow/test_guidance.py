@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from errors import refused
 from torch import Tensor
 
 from repae.config import UserError
@@ -77,7 +78,7 @@ def test_scale_one_never_doubles_and_needs_no_null_row() -> None:
 
 def test_guidance_without_a_null_row_is_refused() -> None:
     """Protects: the error comes before the first evaluation, in words, with the value and the remedy."""
-    with pytest.raises(UserError, match=r"guidance.scale is 1.5.*no null class.*class_dropout_prob"):
+    with refused(UserError, "guidance.scale", 1.5, "guidance.scale 1", "class_dropout_prob above 0"):
         guide(Recorder(10), torch.tensor([3]), None, Guidance(scale=1.5))
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from errors import refused
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -96,5 +97,5 @@ def test_it_knows_its_shapes():
 
 def test_parts_that_do_not_belong_together():
     """Other latent channels are refused when the bundle is made."""
-    with pytest.raises(UserError, match="4, 4 and 6 latent channels"):
+    with refused(UserError, "autoencoder", "denoiser", "4, 4 and 6", "latent channels"):
         bundle(in_channels=6)

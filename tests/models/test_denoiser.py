@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from errors import refused
 from torch import nn
 
 from repae.config import UserError
@@ -59,7 +60,7 @@ def test_the_alignment_pass_stops():
 @pytest.mark.parametrize("encoder_depth", [0, 4])
 def test_alignment_beyond_the_model(encoder_depth):
     """Refused with both numbers."""
-    with pytest.raises(UserError, match=f"encoder_depth {encoder_depth} .*depth is 3.*1 to 3"):
+    with refused(UserError, f"encoder_depth {encoder_depth}", "depth is 3", "1 to 3"):
         Denoiser(SMALL, DIMS, encoder_depth, 16)
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from errors import refused
 from torch import nn
 
 from repae.config import UserError
@@ -49,7 +50,7 @@ def test_the_side_of_the_logits(side, logits):
 
 def test_images_too_small_for_it():
     """Refused with the side that it needs."""
-    with pytest.raises(UserError, match=r"23x40.*needs 24"):
+    with refused(UserError, "23x40", 24, "lower n_layers"):
         PatchGAN(PatchGANConfig())(torch.zeros(1, 3, 23, 40))
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from errors import refused
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -103,7 +104,7 @@ def test_always_float32(training, dtype):
 def test_one_value_has_no_variance():
     """A single value per channel is refused in words in train mode and fine in eval mode."""
     norm = LatentNorm(3)
-    with pytest.raises(UserError, match="larger batches"):
+    with refused(UserError, "one latent value", "variance", "larger batches"):
         norm.train()(torch.zeros(1, 3, 1, 1))
     norm.eval()(torch.zeros(1, 3, 1, 1))
 
@@ -117,10 +118,15 @@ def test_statistics_go_in_and_out():
 
 
 @pytest.mark.parametrize(
-    ("mean", "std"),
-    [([0.0], [1.0]), ([0.0, 0.0], [1.0, 0.0]), ([0.0, float("nan")], [1.0, 1.0]), ([0.0] * 2, [-1.0] * 2)],
+    ("mean", "std", "facts"),
+    [
+        ([0.0], [1.0], ["(1,)", "2 channels"]),
+        ([0.0, 0.0], [1.0, 0.0], ["above 0", "[1.0, 0.0]"]),
+        ([0.0, float("nan")], [1.0, 1.0], ["finite", "[0.0, nan]"]),
+        ([0.0] * 2, [-1.0] * 2, ["above 0", "[-1.0, -1.0]"]),
+    ],
 )
-def test_statistics_that_cannot_be(mean, std):
+def test_statistics_that_cannot_be(mean, std, facts):
     """Another channel count, no spread, not finite."""
-    with pytest.raises(UserError, match="latent statistics"):
+    with refused(UserError, "latent statistics", *facts):
         LatentNorm(2).set_statistics(torch.tensor(mean), torch.tensor(std))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from errors import refused
 
 from repae.config import UserError
 from repae.models import Denoiser, LatentNorm, SiTConfig
@@ -39,7 +40,7 @@ def test_only_neighbours_count(size: int) -> None:
 
 def test_an_even_kernel_is_refused() -> None:
     """It has no middle."""
-    with pytest.raises(UserError, match=r"kernel_size: 4 tokens have no middle one; allowed: an odd number, such as 5"):
+    with refused(UserError, "kernel_size", 4, "odd number", 5):
         ConvProjectorConfig(kernel_size=4)
 
 
@@ -48,5 +49,5 @@ def test_the_reference_knows_no_convolution() -> None:
     config = SiTConfig(input_size=4, hidden_size=8, depth=1, num_heads=2, num_classes=3)
     norm = LatentNorm(4).state_dict()
     sit_to_reference(Denoiser(config, [5], 1, 6, MLPProjectorConfig()).state_dict(), norm)
-    with pytest.raises(UserError, match="not exactly the keys"):
+    with refused(UserError, "6 missing", "projectors.0.0.bias", "2 unknown", "projectors.0.conv.bias"):
         sit_to_reference(Denoiser(config, [5], 1, 6, ConvProjectorConfig()).state_dict(), norm)

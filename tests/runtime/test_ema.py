@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from errors import refused
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -132,5 +133,5 @@ def test_the_advice_against_short_runs_is_enough(steps, decay):
 
 def test_a_decay_of_one_is_refused():
     """It would never move."""
-    with pytest.raises(UserError, match="decay"):
+    with refused(UserError, "decay", 1.0, "less than 1"):
         EmaConfig(decay=1.0)

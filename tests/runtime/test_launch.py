@@ -1,6 +1,7 @@
 """Reading the launcher from the environment."""
 
 import pytest
+from errors import refused
 
 from repae.config import UserError
 from repae.runtime.launch import read_launch
@@ -36,13 +37,13 @@ def test_one_process_needs_no_address():
 def test_half_of_torchrun_is_refused(missing):
     """A missing variable is named, with what to do."""
     half = {name: value for name, value in TORCHRUN.items() if name != missing}
-    with pytest.raises(UserError, match=rf"missing {missing}; start with `torchrun`"):
+    with refused(UserError, f"missing {missing}", "start with `torchrun`"):
         read_launch(half)
 
 
 def test_half_of_slurm_is_refused():
     """A task number without the number of tasks."""
-    with pytest.raises(UserError, match="missing SLURM_NTASKS"):
+    with refused(UserError, "set SLURM_PROCID, SLURM_LOCALID", "missing SLURM_NTASKS", "`srun`"):
         read_launch({"SLURM_PROCID": "0", "SLURM_LOCALID": "0"})
 
 
@@ -80,18 +81,18 @@ def test_torchrun_inside_slurm_wins():
 
 def test_batch_script_without_srun_is_refused():
     """Seven tasks that nobody started would be waited for in vain."""
-    with pytest.raises(UserError, match="not started by srun"):
+    with refused(UserError, "SLURM_NTASKS is 8", "`srun repae ...`", "unset SLURM_PROCID"):
         read_launch({name: value for name, value in SLURM.items() if name != "SLURM_STEP_NUM_TASKS"})
 
 
 @pytest.mark.parametrize(("name", "value"), [("RANK", "one"), ("WORLD_SIZE", "-2"), ("MASTER_PORT", "http")])
 def test_what_is_no_number_is_refused(name, value):
     """The variable and its value are in the message."""
-    with pytest.raises(UserError, match=f"{name} is '{value}'"):
+    with refused(UserError, name, f"'{value}'", "whole number from 0"):
         read_launch({**TORCHRUN, name: value})
 
 
 def test_rank_beyond_the_world_is_refused():
     """Ranks count from 0."""
-    with pytest.raises(UserError, match="RANK is 4 and WORLD_SIZE is 4"):
+    with refused(UserError, "RANK is 4", "WORLD_SIZE is 4", "below the number of processes"):
         read_launch({**TORCHRUN, "RANK": "4"})

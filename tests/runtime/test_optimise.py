@@ -5,6 +5,7 @@ import itertools
 
 import pytest
 import torch
+from errors import refused
 from torch import nn
 
 from repae.config import UserError
@@ -202,9 +203,9 @@ def test_state_of_another_model_or_precision_is_refused_in_words():
     plain, scaled = Precision("fp32", CPU), Precision("fp16", CPU)
     source = Optimiser(small.parameters(), AdamWConfig(), plain, total_steps=1)
     source(small(torch.ones(1, 2)).sum())
-    with pytest.raises(UserError, match=r"parameter 0 has shape \(2, 2\), the parameter \(2, 3\)"):
+    with refused(UserError, "parameter 0", "(2, 2)", "(2, 3)", "another model"):
         Optimiser(large.parameters(), AdamWConfig(), plain, total_steps=1).load_state_dict(source.state_dict())
-    with pytest.raises(UserError, match="another precision"):
+    with refused(UserError, "another precision", "fp16", "loss scale"):
         Optimiser(small.parameters(), AdamWConfig(), scaled, total_steps=1).load_state_dict(source.state_dict())
 
 
@@ -212,17 +213,17 @@ def test_misuse_is_told_in_words():
     """A loss without a graph, a loss of others, a checkpoint or a backward pass in the middle."""
     module, other = nn.Linear(2, 2), nn.Linear(2, 2)
     optimiser = Optimiser(module.parameters(), AdamWConfig(), Precision("fp32", CPU), accumulate=2, total_steps=1)
-    with pytest.raises(AssertionError, match="depends on no trainable parameter"):
+    with refused(AssertionError, "no trainable parameter", "weight zero"):
         optimiser(torch.zeros(()))
-    with pytest.raises(AssertionError, match="float32"):
+    with refused(AssertionError, "float32", "torch.bfloat16"):
         optimiser(module(torch.ones(1, 2)).sum().bfloat16())
     for _ in range(2):
         optimiser.backward(other(torch.ones(1, 2)).sum())
-    with pytest.raises(AssertionError, match="reached none"):
+    with refused(AssertionError, "reached none", "parameters"):
         optimiser.update()
-    with pytest.raises(AssertionError, match="middle of an accumulation"):
+    with refused(AssertionError, "checkpoint", "middle of an accumulation"):
         optimiser.state_dict()
-    with pytest.raises(AssertionError, match="all micro-batches are in"):
+    with refused(AssertionError, "micro-batches", "update() comes before", "backward()"):
         optimiser.backward(module(torch.ones(1, 2)).sum())
 
 

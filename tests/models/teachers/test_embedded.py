@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from errors import refused
 from torch import nn
 
 from repae.config import UserError
@@ -124,36 +125,39 @@ def test_an_interrupted_rewrite_is_noticed(tmp_path: Path) -> None:
     description = (tmp_path / "teacher.json").read_bytes()
     teacher().save(tmp_path)
     (tmp_path / "teacher.json").write_bytes(description)
-    with pytest.raises(UserError, match="not the file that"):
+    with refused(UserError, "teacher.safetensors", "teacher.json", "again"):
         EmbeddedTeacher.load(tmp_path)
 
 
 def test_a_folder_without_a_teacher_is_refused_in_words(tmp_path: Path) -> None:
     """Missing, unreadable, foreign, and of another schema."""
-    with pytest.raises(UserError, match=r"holds no teacher: teacher\.json is missing"):
+    with refused(UserError, tmp_path, "teacher.json is missing", "EmbeddedTeacher.save"):
         EmbeddedTeacher.load(tmp_path)
     teacher().save(tmp_path)
     facts = json.loads((tmp_path / "teacher.json").read_text())
-    for text, words in [
-        ("{", "cannot be read"),
-        (json.dumps(facts | {"schema": 99}), "schema 1"),
-        (json.dumps([]), "schema 1"),
-        (json.dumps(facts | {"config": {"width": 3}}), "width"),
-        (json.dumps(facts | {"config": EmbeddedTeacherConfig().model_dump(mode="json")}), "does not fit"),
+    for text, told in [
+        ("{", ["line 1 column 2"]),
+        (json.dumps(facts | {"schema": 99}), ["teacher.json", "schema 1", "train the teacher again"]),
+        (json.dumps([]), ["teacher.json", "schema 1", "train the teacher again"]),
+        (json.dumps(facts | {"config": {"width": 3}}), ["teacher.json", "width", "did you mean 'widths'"]),
+        (
+            json.dumps(facts | {"config": EmbeddedTeacherConfig().model_dump(mode="json")}),
+            ["teacher.safetensors", "size mismatch for centre"],
+        ),
     ]:
         (tmp_path / "teacher.json").write_text(text)
-        with pytest.raises(UserError, match=words):
+        with refused(UserError, tmp_path, *told):
             EmbeddedTeacher.load(tmp_path)
 
 
 def test_images_it_was_not_made_for_are_refused() -> None:
     """Another side or channel count names both; a position table of another grid would be silently wrong."""
     made = teacher()
-    with pytest.raises(UserError, match=r"32 px, these have 64 px"):
+    with refused(UserError, "32 px", "64 px", "data.resolution to 32"):
         made.tokens(64)
-    with pytest.raises(UserError, match=r"\(1, 32, 32\).*\(3, 32, 32\)"):
+    with refused(UserError, "(1, 32, 32)", "(3, 32, 32)", "train a teacher"):
         made(images(1, 3))
-    with pytest.raises(UserError, match=r"\(1, 32, 32\).*\(1, 64, 64\)"):
+    with refused(UserError, "(1, 32, 32)", "(1, 64, 64)", "train a teacher"):
         made.features(torch.zeros(1, 1, 64, 64))
 
 
