@@ -96,6 +96,25 @@ def test_the_pins_cover_what_the_project_asks_for() -> None:
         assert wanted.specifier.contains(pins[canonicalize_name(wanted.name)]), wanted
 
 
+def test_there_is_one_atomic_writer() -> None:
+    """What is written is written whole or not at all, by `config/files.py` alone: nothing else gives files a name."""
+    found = [
+        f"{_name(path)}:{node.lineno}"
+        for path in SOURCES
+        if path != ROOT / "src" / "repae" / "config" / "files.py"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and _renames(node, node.func)
+    ]
+    assert not found, f"use atomic_file, atomic_folder or write_atomic of repae.config: {found}"
+
+
+def _renames(call: ast.Call, function: ast.Attribute) -> bool:
+    """`x.rename(y)`, `x.replace(y)`, `os.replace(x, y)`, `shutil.move(x, y)`; not what texts and recipes do."""
+    if isinstance(function.value, ast.Name) and function.value.id in ("os", "shutil"):
+        return function.attr in ("rename", "renames", "replace", "move")
+    return function.attr == "rename" or (function.attr == "replace" and len(call.args) == 1 and not call.keywords)
+
+
 DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 """Distributions that are not called as what is imported from them."""
 

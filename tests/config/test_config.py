@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
-import os
 import pickle
-import stat
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, model_validator
 
-from repae.config import Config, UserError, check, fields, read_yaml, suggest, write_atomic
+from repae.config import Config, UserError, check, fields, read_yaml, suggest
 
 
 class Constant(Config):
@@ -324,35 +321,6 @@ def test_all_dotted_names() -> None:
         names
     )
     assert "second.betas" in names and "second.betas.0" not in names
-
-
-@given(data=st.binary() | st.text())
-def test_a_file_is_written_whole(data: bytes | str, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """What is read is what was written, and no temporary file stays."""
-    folder = tmp_path_factory.getbasetemp() / "written" / "deep"
-    write_atomic(folder / "file", data)
-    assert (folder / "file").read_bytes() == (data.encode() if isinstance(data, str) else data)
-    assert [path.name for path in folder.iterdir()] == ["file"]
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A full disk or a kill before the end leaves the old content, and a failure no debris."""
-    path = tmp_path / "metrics.json"
-    write_atomic(path, json.dumps({"a": 1}))
-    mode = path.stat().st_mode
-
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)
-        with pytest.raises(OSError, match="No space left"):
-            write_atomic(path, "x" * 1000)
-    assert json.loads(path.read_text()) == {"a": 1}
-    assert list(tmp_path.iterdir()) == [path]
-    plain = tmp_path / "plain"
-    plain.write_text("")
-    assert stat.S_IMODE(mode) == stat.S_IMODE(plain.stat().st_mode)
 
 
 def test_the_text_of_a_configuration_is_ordinary_yaml() -> None:

@@ -154,15 +154,15 @@ def test_the_cache_keeps_what_was_used_last(remote: str, tmp_path: Path, monkeyp
     data = opened(remote, tmp_path, shards=3)  # labels and two shards, or three without the labels
     folder = next((tmp_path / "cache").iterdir())
     (folder / "shards").mkdir(exist_ok=True)
-    (folder / "shards" / ".0123.tmp").write_bytes(bytes(500))
-    os.utime(folder / "shards" / ".0123.tmp", (0, 0))
+    (folder / "shards" / ".tmp-0123").write_bytes(bytes(500))
+    os.utime(folder / "shards" / ".tmp-0123", (0, 0))
     ages = iter(range(1, 100))
     touch = os.utime
     monkeypatch.setattr("os.utime", lambda path: touch(path, (next(ages),) * 2))
     for item in (0, 5, 0, 10, 15):
         assert (data.batch(torch.tensor([item])).images[0].numpy() == pixels(item)).all()
         assert sum(path.stat().st_size for path in folder.rglob("*.npy")) <= 3 * SHARD_BYTES
-    assert not list(folder.rglob("*.tmp"))
+    assert not list(folder.rglob(".tmp-*"))
     assert {"000002.images.npy", "000003.images.npy"} <= set(kept(tmp_path)) and "000001.images.npy" not in kept(
         tmp_path
     )
@@ -212,7 +212,7 @@ def test_trouble_from_afar_is_said_in_words(
     assert len(data.batch(torch.tensor([0])).images) == 1 and len(asked) == 2
     with pytest.raises(UserError, match=r"cannot be fetched after 3 tries: the line is dead; check the connection"):
         data.batch(torch.tensor([20]))
-    assert not list((tmp_path / "cache").rglob("*.tmp"))
+    assert not list((tmp_path / "cache").rglob(".tmp-*"))
     caplog.clear()
     with caplog.at_level(logging.WARNING):
         opened(remote, tmp_path, shards=4)

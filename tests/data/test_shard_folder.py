@@ -185,7 +185,7 @@ def test_a_full_disk_leaves_what_was_complete(tmp_path: Path, when: str, monkeyp
         monkeypatch.setattr("hashlib.sha256" if when == "append" else "os.fsync", full)
         if when == "append":
             shard._files[0]._file.close()
-            shard._files[0]._file = Full(shard._files[0]._temporary)
+            shard._files[0]._file = Full(shard._files[0]._unfinished.path)
         shard.add("5", 0, images=np.zeros((3, 2, 2), np.uint8))
         shard.commit()
     assert tree(folder) == before
@@ -229,7 +229,7 @@ def test_what_is_on_the_disk_comes_before_what_says_so(tmp_path: Path, monkeypat
         assert not (tmp_path / "made" / shard_file(0, "images")).exists()
         shard.commit()
     assert [name.partition("-0")[2].partition("-")[0] or name for name in safe] == [
-        "00000.images.npy", "00000.labels.npy", "shards", "00000.json"
+        "00000.images.npy", "00000.labels.npy", "shards", "00000.json", "shards"
     ]  # fmt: skip
 
 

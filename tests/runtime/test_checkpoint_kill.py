@@ -14,6 +14,7 @@ from repae.runtime.checkpoint import CheckpointStore
 SAVE = """
 import os, signal, sys, torch
 from pathlib import Path
+import repae.config.files as files
 import repae.runtime.checkpoint as checkpoint
 
 class Part:
@@ -58,12 +59,12 @@ def dying_at(moment):
             die_when_due()
         if not ignore_errors or Path(folder).exists():
             remove(folder, ignore_errors)
-    whole, remove = checkpoint.save_file, checkpoint.shutil.rmtree
+    whole, remove = checkpoint.save_file, files.shutil.rmtree
     checkpoint.save_file = halfway
-    checkpoint._flush = before(checkpoint._flush)
+    files.sync = before(files.sync)
     checkpoint.write_atomic = before(checkpoint.write_atomic)
-    checkpoint.shutil.rmtree = file_by_file
-    for name in ("mkdir", "rename", "write_text"):
+    files.shutil.rmtree = file_by_file
+    for name in ("mkdir", "rename", "replace", "write_text"):
         setattr(Path, name, before(getattr(Path, name)))
 
 for moment in range(1, 100):

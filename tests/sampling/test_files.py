@@ -78,7 +78,7 @@ def test_files_that_are_not_whole_do_not_count(form, tmp_path):
     files = sorted(folder.iterdir())
     files[-1].write_bytes(files[-1].read_bytes()[:-3])
     files[0].write_bytes(b"")
-    (folder / ".0123.tmp").write_bytes(b"half")
+    (folder / ".tmp-0123").write_bytes(b"half")
     assert _numbers(output) == ([1, 2, 3, 4] if form is Pngs else [2, 3])
 
 
@@ -86,7 +86,7 @@ def test_files_that_are_not_whole_do_not_count(form, tmp_path):
 def test_folders_are_finished_with_labels(form, tmp_path):
     """What a killed process had begun goes, and the labels come beside the images."""
     output = _written(form, tmp_path, _images(4), [2])
-    (output.place / ".0123.tmp").write_bytes(b"half")
+    (output.place / ".tmp-0123").write_bytes(b"half")
     output.finish(np.array([3, 1, 2, 0]))
     assert np.load(output.place / "labels.npy").tolist() == [3, 1, 2, 0]
     assert not list(output.place.glob(".*")) and _numbers(output) == list(range(4))

@@ -60,7 +60,7 @@ def test_resume_equals_never_killed(tmp_path_factory, checkpoint, cut):
     for step in range(checkpoint + 1, 13):
         killed.log(step, {"loss": 1 / step})
     assert killed.path.read_bytes() == whole.path.read_bytes()
-    assert [path.name for path in folder.iterdir() if path.suffix == ".tmp"] == []
+    assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
 
 
 def test_reading_leaves_a_half_written_line_out(tmp_path):

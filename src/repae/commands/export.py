@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import secrets
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +11,7 @@ import torch
 
 from repae import __version__
 from repae.commands.import_weights import empty_folder
-from repae.config import Config, UserError, check, write_atomic
+from repae.config import Config, UserError, atomic_folder, check, write_atomic
 from repae.export.card import Card
 from repae.export.digest import digest
 from repae.export.folders import INDEX, write_pipeline, write_vae
@@ -59,24 +56,13 @@ def export(folder: Path, settings: ExportSettings) -> Path:
     if not settings.out:
         raise UserError("--out is missing: name the folder to make")
     out = empty_folder(Path(settings.out))
-    if settings.format == "reference":
-        return _whole(out, lambda place: _write_reference(folder, place, settings))
-    if settings.part == "vae":
-        return _whole(out, lambda place: _write_autoencoder(folder, place, settings))
-    return _whole(out, lambda place: _write_pipeline(folder, place, settings))
-
-
-def _whole(out: Path, write: Callable[[Path], None]) -> Path:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    place = out.parent / f".{out.name}.{secrets.token_hex(4)}.tmp"
-    place.mkdir()
-    try:
-        write(place)
-        if out.exists():
-            out.rmdir()
-        place.rename(out)
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
+    with atomic_folder(out) as unfinished:
+        if settings.format == "reference":
+            _write_reference(folder, unfinished, settings)
+        elif settings.part == "vae":
+            _write_autoencoder(folder, unfinished, settings)
+        else:
+            _write_pipeline(folder, unfinished, settings)
     return out
 
 

@@ -12,7 +12,7 @@ from pydantic import Field, PositiveInt
 from safetensors.torch import save
 from torch import Tensor
 
-from repae.config import Config, write_atomic
+from repae.config import Config, atomic_file, write_atomic
 from repae.data.latent_dataset import LatentsConfig
 from repae.data.shard_folder import MANIFEST
 from repae.preparation.statistics import latent_statistics, stored_statistics
@@ -80,9 +80,8 @@ def _write_statistics(
         wide = (1, -1, 1, 1)
         state = {"latents_scale": std.reciprocal().float().view(wide), "latents_bias": mean.float().view(wide)}
         files.append(stem.with_name(f"{stem.name}.pt"))
-        files[1].with_name(f".{files[1].name}.tmp").unlink(missing_ok=True)
-        torch.save(state, files[1].with_name(f".{files[1].name}.tmp"))
-        files[1].with_name(f".{files[1].name}.tmp").replace(files[1])
+        with atomic_file(files[1]) as file:
+            torch.save(state, file)
     else:
         files.append(stem.with_name(f"{stem.name}.safetensors"))
         write_atomic(files[1], save({"mean": mean, "std": std}))

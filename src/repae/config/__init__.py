@@ -13,11 +13,23 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pydantic
 
-from repae.config.files import dump_yaml, read_yaml, write_atomic
+from repae.config.files import atomic_file, atomic_folder, dump_yaml, read_yaml, write_atomic
 from repae.config.locks import Busy, locked
 from repae.config.words import UserError, fields, reword, show, suggest
 
-__all__ = ["Busy", "Config", "UserError", "check", "fields", "locked", "read_yaml", "suggest", "write_atomic"]
+__all__ = [
+    "Busy",
+    "Config",
+    "UserError",
+    "atomic_file",
+    "atomic_folder",
+    "check",
+    "fields",
+    "locked",
+    "read_yaml",
+    "suggest",
+    "write_atomic",
+]
 
 ConfigT = TypeVar("ConfigT", bound="Config")
 

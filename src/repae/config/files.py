@@ -1,42 +1,131 @@
-"""Files: YAML that reads numbers as people write them, and files that are written whole or not at all."""
+"""Files and folders that are written whole or not at all, and YAML that reads numbers as people write them."""
 
 from __future__ import annotations
 
 import os
 import re
 import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
 from repae.config.words import UserError, show
 
+TEMPORARY = ".tmp-"
+"""How the names of what is unfinished begin. Nothing whose name begins with a dot is ever read."""
 
-def write_atomic(path: str | Path, data: str | bytes) -> None:
-    """Write a whole file or nothing: a temporary file in the same folder, flushed to the disk, then renamed.
+REPLACED = ".replaced"
+"""How the name of a folder ends while another is put in its place."""
 
-    Missing parent folders are made. Text is written as UTF-8.
+
+class Unfinished:
+    """What is written at ``path`` until `finish` gives it the name ``target``, or `discard` removes it.
+
+    Args:
+        target: a file or a folder; missing parent folders are made.
+        scratch: where it stands until then, on the same disk; what a killed process left there may be removed by
+            whoever owns it. By default hidden beside the target.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
+
+    def __init__(self, target: Path, scratch: Path | None = None) -> None:
+        self.target = target
+        self.path = (scratch or target.parent) / f"{TEMPORARY}{target.name}-{secrets.token_hex(4)}"
+        for folder in {self.path.parent, target.parent}:
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def finish(self) -> None:
+        """Give it its name, at once. That the name outlives a power cut takes a `sync` of the target's folder."""
+        self.path.replace(self.target)
+
+    def discard(self) -> None:
+        """Remove it, if it is still there."""
+        if self.path.is_dir():
+            shutil.rmtree(self.path, ignore_errors=True)
+        else:
+            self.path.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_file(path: Path, *, flush: bool = True, scratch: Path | None = None) -> Iterator[IO[bytes]]:
+    """A file to write into, which takes the name ``path`` once it is complete and on the disk, or never exists.
+
+    Without ``flush`` that holds where a process is killed, not where the machine is: for files whose end is looked at.
+    """
+    unfinished = Unfinished(path, scratch)
     try:
-        # os.open, unlike tempfile, gives the file the permissions that any new file gets.
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    if os.name == "posix":
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        # Opened by name: unlike a file of tempfile's it gets the permissions of any new file.
+        with unfinished.path.open("xb") as file:
+            yield file
+            if flush:
+                file.flush()
+                os.fsync(file.fileno())
+        unfinished.finish()
+    finally:
+        unfinished.discard()
+    if flush:
+        sync(path.parent)
+
+
+@contextmanager
+def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
+    """An empty folder to write into, which takes the name ``path`` once all in it is on the disk, or never exists.
+
+    A kill while a folder is replaced can leave the former one under a name with `REPLACED`: see `settle`.
+
+    Raises:
+        OSError: something stands at ``path`` at the end, other than an empty folder, and it is not to be replaced.
+    """
+    unfinished, former = Unfinished(path), path.with_name(path.name + REPLACED)
+    try:
+        unfinished.path.mkdir()
+        yield unfinished.path
+        for inner in (*unfinished.path.rglob("*"), unfinished.path):
+            sync(inner)
+        if path.exists():
+            path.rename(former) if replace else path.rmdir()
+        unfinished.finish()
+        sync(path.parent)
+    finally:
+        unfinished.discard()
+    if former.exists():
+        remove_folder(former)
+
+
+def write_atomic(path: str | Path, data: str | bytes, scratch: Path | None = None) -> None:
+    """Write a whole file or nothing, text as UTF-8."""
+    with atomic_file(Path(path), scratch=scratch) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder, out of sight first: a half-removed one must not look like a whole one."""
+    doomed = Unfinished(path)
+    path.rename(doomed.path)
+    shutil.rmtree(doomed.path)
+
+
+def settle(folder: Path) -> None:
+    """Remove what killed processes left unfinished in ``folder``, and finish or undo what they were replacing."""
+    for leftover in folder.glob(f"{TEMPORARY}*"):
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+    for former in folder.glob(f"*{REPLACED}"):
+        path = former.with_name(former.name.removesuffix(REPLACED))
+        remove_folder(former) if path.exists() else former.rename(path)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    if path.is_dir() and os.name != "posix":  # where a folder cannot be opened
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class _Loader(yaml.SafeLoader):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from repae.config import UserError, locked
+from repae.config.files import TEMPORARY, Unfinished
 
 CACHE = "~/.cache/repae/shards"
 """Where fetched files are kept unless another folder is named."""
@@ -132,12 +132,11 @@ class RemoteStore(FileStore):
 
     def _fetch(self, name: str, target: Path) -> int:
         """Puts the file into its place and gives its size."""
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
+        unfinished = Unfinished(target)
         try:
-            self._patiently(name, lambda: self._filesystem().get_file(self._path(name), str(temporary)))
-            size = temporary.stat().st_size
-            temporary.replace(target)
+            self._patiently(name, lambda: self._filesystem().get_file(self._path(name), str(unfinished.path)))
+            size = unfinished.path.stat().st_size
+            unfinished.finish()
             return size
         except OSError as error:
             if error.errno in NO_ROOM:
@@ -147,20 +146,21 @@ class RemoteStore(FileStore):
                 ) from error
             raise
         finally:
-            temporary.unlink(missing_ok=True)
+            unfinished.discard()
 
     def _make_room(self, size: int) -> None:
         """Removes the files asked for longest ago, and what killed processes left, until `size` bytes fit in."""
         with locked(self.folder / "cache.lock"):
-            kept: list[tuple[float, int, Path]] = []
+            kept: list[tuple[bool, float, int, Path]] = []
             for path in self.folder.rglob("*"):
                 with suppress(OSError):
                     status = path.stat()
-                    if path.suffix == ".npy" or (path.suffix == ".tmp" and time.time() - status.st_mtime > 3600):
-                        kept.append((status.st_mtime, status.st_size, path))
-            total = sum(entry[1] for entry in kept)
-            for _, volume, path in sorted(kept, key=lambda entry: (entry[2].suffix != ".tmp", entry[0])):
-                if total + size <= self.most_bytes and path.suffix != ".tmp":
+                    unfinished = path.name.startswith(TEMPORARY)
+                    if time.time() - status.st_mtime > 3600 if unfinished else path.suffix == ".npy":
+                        kept.append((not unfinished, status.st_mtime, status.st_size, path))
+            total = sum(entry[2] for entry in kept)
+            for whole, _, volume, path in sorted(kept):
+                if whole and total + size <= self.most_bytes:
                     break
                 path.unlink(missing_ok=True)
                 total -= volume

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from repae.config import UserError, check
+from repae.config import UserError, check, write_atomic
+from repae.config.files import Unfinished, sync
 from repae.data.image_source import readable
 from repae.data.shard_folder import (
     ALL_LABELS,
@@ -34,9 +34,6 @@ from repae.data.shard_folder import (
     sidecar_file,
 )
 from repae.runtime.digest import sha256_of
-
-TEMPORARY = ".tmp-"
-"""How the names of unfinished files begin. Nothing whose name begins with a dot is ever read."""
 
 
 class ShardWriter:
@@ -115,8 +112,8 @@ class ShardWriter:
             "refused": self._refused,
             "names": self._names,
         }
-        _sync(self.folder / SHARDS)
-        _write(self.folder / sidecar_file(self.number), _json(sidecar, indent=0), self._scratch)
+        sync(self.folder / SHARDS)
+        write_atomic(self.folder / sidecar_file(self.number), _json(sidecar, indent=0), self._scratch)
 
     def _file(self, field: FieldSpec) -> _FieldFile:
         return _FieldFile(self.folder / shard_file(self.number, field.name), field, self._expected, self._scratch)
@@ -131,10 +128,8 @@ class _FieldFile:
 
     def __init__(self, target: Path, field: FieldSpec, expected: int, scratch: Path) -> None:
         self.field, self.target, self.expected = field, target, expected
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch.mkdir(parents=True, exist_ok=True)
-        self._temporary = scratch / f"{TEMPORARY}{target.name}-{secrets.token_hex(4)}"
-        self._file = self._temporary.open("xb")
+        self._unfinished = Unfinished(target, scratch)
+        self._file = self._unfinished.path.open("xb")
         self._file.write(bytes(HEADER_BYTES))
         self._digest = hashlib.sha256(field.header(expected))
 
@@ -156,15 +151,15 @@ class _FieldFile:
         os.fsync(self._file.fileno())
         size = os.fstat(self._file.fileno()).st_size
         self._file.close()
-        digest = self._digest.hexdigest() if count == self.expected else sha256_of(self._temporary)
-        self._temporary.replace(self.target)
+        digest = self._digest.hexdigest() if count == self.expected else sha256_of(self._unfinished.path)
+        self._unfinished.finish()
         return size, digest
 
     def discard(self) -> None:
         """Removes what was not finished."""
         with suppress(OSError):  # closing writes what is buffered, and a full disk refuses that too
             self._file.close()
-        self._temporary.unlink(missing_ok=True)
+        self._unfinished.discard()
 
 
 def begin(folder: Path, plan: ShardPlan, scratch: Path | None = None) -> ShardPlan:
@@ -196,7 +191,7 @@ def begin(folder: Path, plan: ShardPlan, scratch: Path | None = None) -> ShardPl
     if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
         raise UserError(f"{folder} is not empty and was not begun by this command; give a new folder with --out")
     (folder / SHARDS).mkdir(parents=True, exist_ok=True)
-    _write(path, _json(plan.model_dump(mode="json")), scratch or folder)
+    write_atomic(path, _json(plan.model_dump(mode="json")), scratch)
     return plan
 
 
@@ -247,7 +242,7 @@ def finish(folder: Path, plan: ShardPlan, classes: int, scratch: Path | None = N
         labels=written,
         shards=tuple(shards),
     )
-    _write(folder / MANIFEST, _json(manifest.model_dump(mode="json")), scratch)
+    write_atomic(folder / MANIFEST, _json(manifest.model_dump(mode="json")), scratch)
     return manifest
 
 
@@ -263,29 +258,6 @@ def _is_complete(folder: Path, number: int) -> bool:
         return all((folder / SHARDS / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError, KeyError):
         return False
-
-
-def _write(path: Path, text: str, scratch: Path) -> None:
-    """Writes a whole file or nothing; what a kill leaves is in the scratch folder, under a name of its own."""
-    temporary = scratch / f"{TEMPORARY}{path.name}-{secrets.token_hex(4)}"
-    try:
-        with temporary.open("xb") as file:
-            file.write(text.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _sync(folder: Path) -> None:
-    """Makes the names in a folder safe on the disk."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _json(data: Any, indent: int = 1) -> str:

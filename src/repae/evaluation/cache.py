@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import secrets
-import shutil
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from repae.config import UserError
+from repae.config import UserError, atomic_folder
 from repae.evaluation.features import FeatureExtractor
 from repae.evaluation.images import ImageSet
 
@@ -48,21 +45,13 @@ class FeatureCache:
         place = self.folder / f"features-{extractor.name}-{images.digest}-{extractor.digest}"
         if (kept := _load(place, images, extractor)) is not None:
             return kept
-        self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self.folder / f".{secrets.token_hex(8)}.tmp"
-        temporary.mkdir()
-        try:
-            self._computed(images, extractor, temporary)
+        with atomic_folder(place, replace=True) as folder:
+            self._computed(images, extractor, folder)
             facts = {"images": images.facts(), "extractor": extractor.facts(), "parts": dict(extractor.parts)}
-            (temporary / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-            shutil.rmtree(place, ignore_errors=True)
-            with suppress(OSError):  # another process was faster, with the same features
-                temporary.rename(place)
-            made = _load(place, images, extractor)
-            assert made is not None, place
-            return made
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        made = _load(place, images, extractor)
+        assert made is not None, place
+        return made
 
     def _computed(self, images: ImageSet, extractor: FeatureExtractor, folder: Path | None) -> Features:
         """The features in memory, or in files of `folder` where there is one."""

@@ -15,12 +15,13 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from repae.config import Config, UserError
+from repae.config.files import settle
 from repae.data import Batch, Dataset
 from repae.data.latent_cache import FLIPPED, MEAN, PRESENT, STD, TYPES, LatentsAbout, tokens_field
 from repae.data.latent_store import CachedTokens, ChannelStatistics
 from repae.data.loader import Job, read_jobs
 from repae.data.shard_folder import PLAN, SHARDS, Manifest, ShardPlan
-from repae.data.shard_writer import TEMPORARY, ShardWriter, begin, finish, missing_shards, read_plan
+from repae.data.shard_writer import ShardWriter, begin, finish, missing_shards, read_plan
 from repae.models.autoencoders import Autoencoder
 from repae.models.pixels import to_symmetric
 from repae.models.teachers.base import Teacher
@@ -84,8 +85,7 @@ def cache_latents(folder: Path, dataset: Dataset, encoder: Encoder, settings: Ca
     plan = _plan(folder, dataset, encoder, settings)
     if is_main():
         begin(folder, plan)
-        for leftover in (folder / SHARDS).glob(f"{TEMPORARY}*"):
-            leftover.unlink()
+        settle(folder / SHARDS)
     barrier()
     missing = missing_shards(folder, plan)
     mine = missing[world().rank :: world().size]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-import secrets
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from repae.config import write_atomic
 from repae.data.shard_folder import ShardFolder
-from repae.data.shard_writer import TEMPORARY
 from repae.runtime.seeds import seed_of
 
 SHEET = "contact-sheet.png"
@@ -33,9 +32,7 @@ def write_sheet(folder: Path, scratch: Path) -> None:
     picture = contact_sheet(shards)
     out = io.BytesIO()
     picture.save(out, "PNG", compress_level=1)  # photographs hardly shrink more, at twice the time
-    temporary = scratch / f"{TEMPORARY}{SHEET}-{secrets.token_hex(4)}"
-    temporary.write_bytes(out.getvalue())
-    temporary.replace(folder / SHEET)
+    write_atomic(folder / SHEET, out.getvalue(), scratch)
 
 
 def contact_sheet(shards: ShardFolder) -> Image.Image:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -15,7 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from repae.config import UserError, write_atomic
+from repae.config import UserError, atomic_folder, write_atomic
+from repae.config.files import REPLACED, remove_folder, settle
 from repae.runtime.digest import sha256_of
 from repae.runtime.distributed import every_process, is_main
 from repae.runtime.parallel import unwrap
@@ -26,9 +25,7 @@ SCHEMA = 1
 
 _STATE = "state.json"
 _BEST = "best.json"
-_TEMPORARY = ".tmp-"
-_REPLACED = ".replaced"
-_FOLDER = re.compile(rf"step-(\d+)({re.escape(_REPLACED)})?")
+_FOLDER = re.compile(rf"step-(\d+)({re.escape(REPLACED)})?")
 
 
 @runtime_checkable
@@ -197,56 +194,25 @@ class CheckpointStore:
 
     def _write(self, step: int, parts: Mapping[str, Stateful], meta: dict[str, Any]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._clean()
-        target = self.folder / _name(step)
-        temporary = self.folder / f"{_TEMPORARY}{target.name}"
-        try:
-            temporary.mkdir()
+        settle(self.folder)
+        with atomic_folder(self.folder / _name(step), replace=True) as folder:
             trees, files = {}, {}
             for name, part in parts.items():
                 assert re.fullmatch(r"[A-Za-z0-9_-]+", name), f"no name for a file: {name!r}"
                 trees[name], tensors = flatten(_bare(part).state_dict())
                 if tensors:
-                    file = temporary / f"{name}.safetensors"
+                    file = folder / f"{name}.safetensors"
                     save_file(tensors, file)
-                    _flush(file)
                     files[name] = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
             body = {"schema": SCHEMA, "step": step, "meta": _plain(meta), "files": files, "parts": trees}
-            (temporary / _STATE).write_text(json.dumps({**body, "digest": _digest(body)}, indent=1, allow_nan=False))
-            _flush(temporary / _STATE)
-            _flush(temporary)
-            if target.exists():
-                target.rename(target.with_name(target.name + _REPLACED))
-            temporary.rename(target)
-            _flush(self.folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-    def _clean(self) -> None:
-        """Remove what a killed process left, and finish what it had begun to replace."""
-        for leftover in self.folder.glob(f"{_TEMPORARY}*"):
-            shutil.rmtree(leftover)
-        for replaced in self.folder.glob(f"step-*{_REPLACED}"):
-            target = replaced.with_name(replaced.name.removesuffix(_REPLACED))
-            if target.exists():
-                self._remove(replaced)
-            else:
-                replaced.rename(target)
+            (folder / _STATE).write_text(json.dumps({**body, "digest": _digest(body)}, indent=1, allow_nan=False))
 
     def _prune(self) -> None:
         found = _checkpoints(self.folder)
         best = self.best()
         kept = {*sorted(found)[-self.keep_last :], *(() if best is None else (best.step,))}
         for step in found.keys() - kept:
-            self._remove(found[step])
-        for replaced in self.folder.glob(f"step-*{_REPLACED}"):
-            self._remove(replaced)
-
-    def _remove(self, path: Path) -> None:
-        # First out of sight: a half-removed checkpoint must not look like a whole one.
-        doomed = path.with_name(_TEMPORARY + path.name)
-        path.rename(doomed)
-        shutil.rmtree(doomed)
+            remove_folder(found[step])
 
 
 def _name(step: int) -> str:
@@ -325,14 +291,3 @@ def _plain(tree: Any) -> Any:
 
 def _digest(body: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def _flush(path: Path) -> None:
-    """Wait until a file or a folder is on the disk."""
-    if path.is_dir() and os.name != "posix":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

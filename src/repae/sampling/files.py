@@ -19,8 +19,10 @@ from jaxtyping import Int64, UInt8
 from PIL import Image
 from typing_extensions import override
 
+from repae.config import atomic_file
+from repae.config.files import settle
 from repae.runtime.beside import Submit
-from repae.runtime.files import whole, write_array, write_pngs
+from repae.runtime.files import write_array, write_pngs
 
 PNG_END = b"IEND\xaeB`\x82"
 
@@ -29,7 +31,7 @@ def save_npz(
     path: Path, parts: Iterable[UInt8[np.ndarray, "b h w c"]], shape: tuple[int, ...], labels: Int64[np.ndarray, " n"]
 ) -> None:
     """`arr_0` of `shape` `[N, H, W, C]` from its parts in order, and `labels`; one part in memory at a time."""
-    with whole(path) as file, zipfile.ZipFile(file, "w") as archive:
+    with atomic_file(path) as file, zipfile.ZipFile(file, "w") as archive:
         with archive.open("arr_0.npy", "w", force_zip64=True) as member:
             np.lib.format.write_array_header_1_0(
                 member,  # type: ignore[arg-type]  # a stream is enough
@@ -71,11 +73,6 @@ class Output(ABC):
     def finish(self, labels: Int64[np.ndarray, " n"]) -> None:
         """Make of all images what was asked for. Doing it twice, or again after a kill, does no harm."""
 
-    def _clean(self, folder: Path) -> None:
-        """Remove what killed processes had begun."""
-        for leftover in folder.glob(".*.tmp"):
-            leftover.unlink(missing_ok=True)
-
 
 class Shards(Output):
     """A file `shards/FIRST-LAST.npy` `[b, H, W, C]` uint8 for each batch, last included, and `shards/labels.npy`."""
@@ -107,9 +104,9 @@ class Shards(Output):
 
     @override
     def finish(self, labels: Int64[np.ndarray, " n"]) -> None:
-        with whole(self.place / "labels.npy") as file:
+        with atomic_file(self.place / "labels.npy") as file:
             np.save(file, labels)
-        self._clean(self.place)
+        settle(self.place)
 
     @property
     def _shards(self) -> Path:
@@ -155,7 +152,7 @@ class Npz(Shards):
             (first,) = self.take(1)
             save_npz(self.place, self._parts(), (self.total, *first.shape), labels)
         shutil.rmtree(self._shards, ignore_errors=True)
-        self._clean(self.folder)
+        settle(self.folder)
 
 
 class Pngs(Output):
@@ -182,9 +179,9 @@ class Pngs(Output):
 
     @override
     def finish(self, labels: Int64[np.ndarray, " n"]) -> None:
-        with whole(self.place / "labels.npy") as file:
+        with atomic_file(self.place / "labels.npy") as file:
             np.save(file, labels)
-        self._clean(self.place)
+        settle(self.place)
 
     def _name(self, number: int) -> Path:
         return self.place / f"{number:06d}.png"
