@@ -1,18 +1,21 @@
-"""Shards made by several processes of one machine, which share nothing but the number of the next one."""
+"""Shards made by several processes of one machine."""
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing as mp
 import os
 import signal
+import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from multiprocessing.connection import Connection, wait
-from multiprocessing.pool import ExceptionWithTraceback  # pyright: ignore[reportAttributeAccessIssue]
-from typing import Any
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from multiprocessing.process import BaseProcess
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from repae.config import UserError
@@ -47,7 +50,7 @@ def make_all(make: Make, numbers: Sequence[int], workers: int, report: Callable[
     if workers <= 1:
         _alone(make, numbers, report)
     else:
-        _Pool(make, numbers, workers).run(report)
+        _together(make, numbers, workers, report)
 
 
 def _alone(make: Make, numbers: Sequence[int], report: Callable[[int], None]) -> None:
@@ -65,84 +68,82 @@ def _alone(make: Make, numbers: Sequence[int], report: Callable[[int], None]) ->
     report(done)
 
 
-class _Pool:
-    """Worker processes. Each takes the next number, makes that shard, and ends when none is left."""
-
-    def __init__(self, make: Make, numbers: Sequence[int], workers: int) -> None:
-        # Forked where that is safe: at once ready, and what was listed is shared instead of copied.
-        forked = "fork" in mp.get_all_start_methods() and os.uname().sysname == "Linux"
-        context: Any = mp.get_context("fork" if forked else "spawn")
-        self.next: Any = context.Value(ctypes.c_int64, 0)
-        self.stop: Any = context.RawValue(ctypes.c_bool, False)
-        self.done: Any = context.RawArray(ctypes.c_int64, workers)
-        pipes = [context.Pipe(duplex=False) for _ in range(workers)]
-        self.inboxes: list[Connection] = [receiving for receiving, _ in pipes]
-        self.processes = [
-            context.Process(
-                target=_work,
-                args=(make, list(numbers), worker, self.next, self.stop, self.done, sending, os.getpid()),
-                daemon=True,
-            )
-            for worker, (_, sending) in enumerate(pipes)
-        ]
-
-    def run(self, report: Callable[[int], None]) -> None:
-        for process in self.processes:
-            process.start()
+def _together(make: Make, numbers: Sequence[int], workers: int, report: Callable[[int], None]) -> None:
+    # Forked where that is safe: at once ready, and what was listed is shared instead of copied.
+    context: Any = mp.get_context("fork" if sys.platform == "linux" else "spawn")
+    # Without locks, which a killed worker would keep: each count, one for a shard, is written by one process.
+    stop, counts = context.Value("b", 0, lock=False), context.Array("q", len(numbers), lock=False)
+    done, told = np.frombuffer(counts, np.int64), time.monotonic()
+    jobs = enumerate(numbers)
+    with ProcessPoolExecutor(workers, context, _begin, (make, stop, counts)) as pool:
+        wait([pool.submit(os.getpid) for _ in range(workers)])
+        started = mp.active_children()
+        running: set[Future[None]] = set()
         try:
-            reported = -1
-            while reported < 0 or any(process.is_alive() for process in self.processes):
-                self._raise_failure()
-                if (done := sum(self.done)) != reported:
-                    report(done)
-                    reported = done
-                wait([process.sentinel for process in self.processes], POLL_SECONDS)
-            self._raise_failure()
-            if sum(self.done) != reported:
-                report(sum(self.done))
-        finally:
-            self.stop.value = True
-            for process in self.processes:
-                process.join(PATIENCE)
-                process.kill()
-
-    def _raise_failure(self) -> None:
-        for process, inbox in zip(self.processes, self.inboxes, strict=True):
-            if inbox.poll():
-                with suppress(EOFError):
-                    raise inbox.recv()
-            if process.exitcode:
-                raise UserError(
-                    f"a worker was killed ({_status(process.exitcode)}), perhaps for want of memory; run the same "
-                    "command again with fewer --workers: it goes on where it stopped"
-                )
+            # A few at a time: of a billion images the futures of all shards would fill the memory.
+            running |= {pool.submit(_work, *job) for job in islice(jobs, 2 * workers)}
+            while running:
+                ended, running = wait(running, POLL_SECONDS, FIRST_COMPLETED)
+                for future in ended:
+                    future.result()
+                running |= {pool.submit(_work, *job) for job in islice(jobs, len(ended))}
+                if (now := time.monotonic()) - told >= POLL_SECONDS:
+                    told = now
+                    report(int(done.sum()))
+        except BrokenProcessPool:
+            pool.shutdown()
+            raise UserError(
+                f"a worker was killed ({_cause(started)}), perhaps for want of memory; run the same command again "
+                "with fewer --workers: it goes on where it stopped"
+            ) from None
+        except BaseException:
+            stop.value = True
+            if wait(running, PATIENCE).not_done:
+                for process in started:
+                    process.kill()
+            raise
+    report(int(done.sum()))
 
 
-def _work(
-    make: Make, numbers: list[int], worker: int, following: Any, stop: Any, done: Any, outbox: Connection, parent: int
-) -> None:
-    """What a worker does. Ctrl-C reaches the whole group: the parent decides, and its end ends the worker."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _cause(processes: Sequence[BaseProcess]) -> str:
+    """What ended the first of them: the others got SIGTERM for it."""
+    codes = [process.exitcode for process in processes if process.exitcode not in (0, None)]
+    code = next((code for code in codes if code != -signal.SIGTERM), -signal.SIGTERM)
+    return signal.Signals(-code).name if code < 0 else f"status {code}"
+
+
+class _Worker(NamedTuple):
+    make: Make
+    stop: Any
+    counts: Any
+
+
+_worker: _Worker
+"""What this process does, if it is a worker."""
+
+
+def _begin(make: Make, stop: Any, counts: Any) -> None:
+    global _worker
+    _worker = _Worker(make, stop, counts)
     torch.set_num_threads(1)
+    # Ctrl-C reaches the whole group: the parent decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A worker whose parent was killed would wait for work for ever, and keep the folder's lock that it inherited.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
+
+def _end_with_parent() -> None:
+    parent = mp.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _work(place: int, number: int) -> None:
     def count() -> None:
-        done[worker] += 1
-        if stop.value or os.getppid() != parent:
+        _worker.counts[place] += 1
+        if _worker.stop.value:
             raise Stopped
 
-    try:
-        while True:
-            with following.get_lock():
-                place = following.value
-                following.value += 1
-            if place >= len(numbers):
-                break
-            make(numbers[place], count)
-    except Stopped:
-        pass
-    except Exception as error:
-        outbox.send(ExceptionWithTraceback(error, error.__traceback__))
-
-
-def _status(code: int) -> str:
-    return signal.Signals(-code).name if code < 0 else f"status {code}"
+    if not _worker.stop.value:
+        _worker.make(number, count)
