@@ -30,10 +30,10 @@ demo: setup
 	$(PY) -m repae demo
 
 miniature: setup
-	$(PY) -m experiments miniature --jobs $(JOBS) --out docs
+	$(PY) -m experiments.miniature --jobs $(JOBS) --out docs
 
 two-stage: setup
-	$(PY) -m experiments two-stage --jobs $(JOBS) --out docs
+	$(PY) -m experiments.two_stage --jobs $(JOBS) --out docs
 
 check: setup
 	$(PY) -m ruff check .

@@ -1,1 +1,1 @@
-"""Whole comparisons: the paper in miniature, and the two stages."""
+"""Whole comparisons, as programs: `python -m experiments.miniature`, `python -m experiments.two_stage`."""

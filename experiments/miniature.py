@@ -5,22 +5,19 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from pydantic import Field
-
 from experiments.arms import (
     Results,
+    Scale,
     carry_out,
     circumstances,
-    figures,
+    command,
     mean_of,
-    rows_of_digits,
+    results_of,
     table,
     training,
     wins,
+    write_digits,
 )
-from repae.config import Config, write_atomic
-from repae.runs.context import writable
-from repae.sampling import write_png
 
 ARMS = {
     "digits-naive": "naive joint (diffusion loss into the VAE)",
@@ -32,33 +29,26 @@ ARMS = {
 """The recipes that are compared, and what the table calls them."""
 
 
-class MiniatureConfig(Config):
-    """How much is compared: ``seeds`` runs of each arm, ``jobs`` at a time, each on one thread."""
-
-    seeds: int = Field(default=3, ge=1)
-    steps: int = Field(default=1000, ge=30)
-    jobs: int = Field(default=2, ge=1)
-
-
-def miniature(config: MiniatureConfig, runs: Path = Path("runs"), out: Path | None = None) -> Path:
-    """Trains and judges every arm, and writes ``miniature.md`` and ``miniature.png`` to ``out``.
+def miniature(scale: Scale, runs: Path = Path("runs"), out: Path | None = None) -> Path:
+    """Trains and measures every arm, and writes ``miniature.md`` and ``miniature.png`` to ``out``.
 
     Every arm of a seed shares that seed's teacher, warmed-up autoencoder and initial denoiser. Runs that are done are
     not repeated, so an interrupted comparison goes on.
 
     Returns:
-        The table.
+        The page.
 
     Raises:
-        UserError: one of the runs failed; its output is quoted.
+        RuntimeError: one of the runs failed; its output is quoted.
     """
-    home = writable(runs / f"miniature-{config.steps}")
-    jobs = [(arm, seed) for seed in range(config.seeds) for arm in ("digits", *ARMS)]
-    with ThreadPoolExecutor(config.jobs) as pool:
-        list(pool.map(lambda job: _carry_out(job[0], job[1], config.steps, home), dict.fromkeys(jobs)))
-    out = writable(home if out is None else out)
-    write_png(out / "miniature.png", rows_of_digits([home / _name(arm, 0) for arm in ARMS]))
-    write_atomic(out / "miniature.md", page(home, config))
+    home = runs / f"miniature-{scale.steps}"
+    # REPA-E of a seed comes first: it makes the teacher and the autoencoder that the others of that seed find.
+    jobs = [(arm, seed) for seed in range(scale.seeds) for arm in ("digits", *ARMS)]
+    with ThreadPoolExecutor(scale.jobs) as pool:
+        list(pool.map(lambda job: _carry_out(job[0], job[1], scale.steps, home), dict.fromkeys(jobs)))
+    out = home if out is None else out
+    write_digits(out / "miniature.png", [home / _name(arm, 0) for arm in ARMS])
+    (out / "miniature.md").write_text(page(home, scale), encoding="utf-8")
     return out / "miniature.md"
 
 
@@ -77,12 +67,12 @@ def _name(arm: str, seed: int) -> str:
     return f"{arm}-s{seed}"
 
 
-def page(home: Path, config: MiniatureConfig) -> str:
+def page(home: Path, scale: Scale) -> str:
     """The comparison as Markdown: the command, the table, how to read it, the protocol."""
-    results = {arm: [figures(home / _name(arm, seed)) for seed in range(config.seeds)] for arm in ARMS}
+    results = results_of(home, list(ARMS), scale.seeds)
     return _PAGE.format(
-        seeds=config.seeds,
-        steps=config.steps,
+        seeds=scale.seeds,
+        steps=scale.steps,
         table=table(results, ARMS),
         **circumstances(results, home / _name("digits", 0)),
         **_verdict(results),
@@ -141,3 +131,12 @@ given their label. CPU time: one thread of {cpu}.
 {protocol}
 ```
 """
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`python -m experiments.miniature`."""
+    return command(argv, "Five ways to train on the digits, at equal steps and seeds, in one table.", Scale, miniature)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -6,26 +6,22 @@ The question it answers: is the VAE that was tuned end to end a better one to tr
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-
-from pydantic import Field
 
 from experiments.arms import (
     Results,
+    Scale,
     carry_out,
     circumstances,
-    figures,
+    command,
     mean_of,
-    rows_of_digits,
+    results_of,
     table,
     training,
     wins,
+    write_digits,
 )
-from repae.config import Config, write_atomic
-from repae.data.shard_folder import MANIFEST
-from repae.runs.context import writable
-from repae.runs.open import ORIGIN
-from repae.sampling import write_png
 
 JOINT = "joint"
 ORIGINAL, TUNED = "original", "tuned"
@@ -42,21 +38,19 @@ ARMS = {
 """The runs that are judged, and what the table calls them."""
 
 
-class TwoStageConfig(Config):
-    """How much is compared: ``seeds`` runs of each arm, ``jobs`` at a time, each on one thread.
+@dataclass(frozen=True)
+class TwoStageScale(Scale):
+    """``steps`` are those of the joint run and of each on a frozen autoencoder, ``vae_steps`` the original's, alone."""
 
-    Attributes:
-        steps: of the joint run, and of each run on a frozen autoencoder.
-        vae_steps: of the original autoencoder, alone.
-    """
+    vae_steps: int = 200
 
-    seeds: int = Field(default=3, ge=1)
-    steps: int = Field(default=1000, ge=30)
-    vae_steps: int = Field(default=200, ge=20)
-    jobs: int = Field(default=2, ge=1)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.vae_steps < 20:
+            raise ValueError(f"{self.vae_steps} steps of the autoencoder: at least 20 are needed")
 
 
-def two_stage(config: TwoStageConfig, runs: Path = Path("runs"), out: Path | None = None) -> Path:
+def two_stage(scale: TwoStageScale, runs: Path = Path("runs"), out: Path | None = None) -> Path:
     """Carries out both stages for every seed, and writes ``two-stage.md`` and ``two-stage.png`` to ``out``.
 
     Every arm of a seed shares teacher, initial denoiser and order of the data. What is done is not repeated, so an
@@ -66,16 +60,16 @@ def two_stage(config: TwoStageConfig, runs: Path = Path("runs"), out: Path | Non
         The page.
 
     Raises:
-        UserError: one of the commands failed; its output is quoted.
+        RuntimeError: one of the commands failed; its output is quoted.
     """
-    home = writable(runs / f"two-stage-{config.steps}")
-    with ThreadPoolExecutor(config.jobs) as pool:
+    home = runs / f"two-stage-{scale.steps}"
+    with ThreadPoolExecutor(scale.jobs) as pool:
         for stage in (_original, _joint, _export, _cache, _fresh):
-            jobs = [job for seed in range(config.seeds) for job in stage(home, config, seed)]
+            jobs = [job for seed in range(scale.seeds) for job in stage(home, scale, seed)]
             list(pool.map(lambda job: carry_out(job[0], *job[1]), jobs))
-    out = writable(home if out is None else out)
-    write_png(out / "two-stage.png", rows_of_digits([home / f"{arm}-s0" for arm in ARMS]))
-    write_atomic(out / "two-stage.md", page(home, config))
+    out = home if out is None else out
+    write_digits(out / "two-stage.png", [home / f"{arm}-s0" for arm in ARMS])
+    (out / "two-stage.md").write_text(page(home, scale), encoding="utf-8")
     return out / "two-stage.md"
 
 
@@ -83,31 +77,31 @@ Job = tuple[Path, list[list[str]]]
 """The file that says it is done, and the commands that lead to it."""
 
 
-def _original(home: Path, config: TwoStageConfig, seed: int) -> list[Job]:
+def _original(home: Path, scale: TwoStageScale, seed: int) -> list[Job]:
     """The autoencoder alone, briefly."""
     name = f"vae-s{seed}"
-    return [(home / name / "report.html", [training("digits-vae", home, name, seed, config.vae_steps)])]
+    return [(home / name / "report.html", [training("digits-vae", home, name, seed, scale.vae_steps)])]
 
 
-def _joint(home: Path, config: TwoStageConfig, seed: int) -> list[Job]:
+def _joint(home: Path, scale: TwoStageScale, seed: int) -> list[Job]:
     """Stage one goes on with it, together with a SiT."""
     name = f"{JOINT}-s{seed}"
     start = {"start__kind": "weights", "start__path": home / f"vae-s{seed}", "teachers__0__seed": seed}
-    words = training("digits", home, name, seed, config.steps, **start)
+    words = training("digits", home, name, seed, scale.steps, **start)
     return [(home / name / "evaluation.json", [words, ["evaluate", str(home / name)]])]
 
 
-def _export(home: Path, config: TwoStageConfig, seed: int) -> list[Job]:
+def _export(home: Path, scale: TwoStageScale, seed: int) -> list[Job]:
     """Both autoencoders alone, as folders that need nothing of their runs."""
     jobs: list[Job] = []
     for which, run in VAES.items():
         out = _exported(home, which, seed)
         words = ["export", str(home / f"{run}-s{seed}"), "--part", "vae", "--out", str(out)]
-        jobs.append((out / ORIGIN, [words]))
+        jobs.append((out / "repae.json", [words]))
     return jobs
 
 
-def _cache(home: Path, config: TwoStageConfig, seed: int) -> list[Job]:
+def _cache(home: Path, scale: TwoStageScale, seed: int) -> list[Job]:
     """Latents of both autoencoders, with the teacher's tokens."""
     jobs: list[Job] = []
     for which in VAES:
@@ -115,11 +109,11 @@ def _cache(home: Path, config: TwoStageConfig, seed: int) -> list[Job]:
         teacher = f"[{{kind: embedded, seed: {seed}}}]"
         source = _exported(home, which, seed)
         words = ["cache", str(source), "--out", str(out), "--runs", str(home), "--teachers", teacher]
-        jobs.append((out / MANIFEST, [[*words, "--runtime.device", "cpu", "--runtime.threads", "1"]]))
+        jobs.append((out / "manifest.json", [[*words, "--runtime.device", "cpu", "--runtime.threads", "1"]]))
     return jobs
 
 
-def _fresh(home: Path, config: TwoStageConfig, seed: int) -> list[Job]:
+def _fresh(home: Path, scale: TwoStageScale, seed: int) -> list[Job]:
     """Stage two: a fresh SiT on each, without and with alignment."""
     jobs: list[Job] = []
     for method in ("sit", "repa"):
@@ -132,7 +126,7 @@ def _fresh(home: Path, config: TwoStageConfig, seed: int) -> list[Job]:
             }
             if method == "repa":
                 changes["teachers__0__seed"] = seed
-            words = training(f"digits-{method}", home, name, seed, config.steps, **changes)
+            words = training(f"digits-{method}", home, name, seed, scale.steps, **changes)
             jobs.append((home / name / "evaluation.json", [words, ["evaluate", str(home / name)]]))
     return jobs
 
@@ -145,13 +139,13 @@ def _latents(home: Path, which: str, seed: int) -> Path:
     return home / f"latents-{which}-s{seed}"
 
 
-def page(home: Path, config: TwoStageConfig) -> str:
+def page(home: Path, scale: TwoStageScale) -> str:
     """The comparison as Markdown: the commands, the table, how to read it, the protocol."""
-    results = {arm: [figures(home / f"{arm}-s{seed}") for seed in range(config.seeds)] for arm in ARMS}
+    results = results_of(home, list(ARMS), scale.seeds)
     return _PAGE.format(
-        seeds=config.seeds,
-        steps=config.steps,
-        vae_steps=config.vae_steps,
+        seeds=scale.seeds,
+        steps=scale.steps,
+        vae_steps=scale.vae_steps,
         table=table(results, ARMS),
         **circumstances(results, home / f"{JOINT}-s0"),
         **_verdict(results),
@@ -177,7 +171,7 @@ def _verdict(results: Results) -> dict[str, str]:
 _PAGE = """\
 # Two stages: tune together, then train on the frozen VAE
 
-    python -m experiments two-stage --seeds {seeds} --steps {steps} --vae-steps {vae_steps}
+    python -m experiments.two_stage --seeds {seeds} --steps {steps} --vae-steps {vae_steps}
 
 The published recipe trains jointly for 80 epochs, freezes the tuned VAE, and trains a fresh SiT on it for 800. This is
 its path on the 1,797 embedded digits; the command wrote this page (`make two-stage` is the command at its defaults).
@@ -226,3 +220,13 @@ measure between VAEs. CPU time: one thread of {cpu}.
 {protocol}
 ```
 """
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`python -m experiments.two_stage`."""
+    about = "Tune VAE and SiT together, then train on the frozen VAE: the original one against the tuned one."
+    return command(argv, about, TwoStageScale, two_stage)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

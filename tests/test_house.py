@@ -169,3 +169,21 @@ def test_type_checkers_see_the_public_names() -> None:
     assert seen.keys() == set(repae.__all__) - {"__version__"}
     assert {name: module for name, module in seen.items() if module != "repae"} == repae._FUNCTIONS
     assert (ROOT / "src" / "repae" / "py.typed").is_file()
+
+
+def test_experiments_know_the_public_names_only() -> None:
+    """Whole comparisons are written as a user would write them: what they need is public, or on the command line."""
+    import repae
+
+    public = {"repae", *(f"repae.{name}" for name in repae.__all__)}
+    for path in (ROOT / "experiments").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [f"repae.{alias.name}" for alias in node.names] if node.module == "repae" else [node.module]
+            elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "repae":
+                names = [f"repae.{node.attr}"]
+            private = [name for name in names if name.split(".")[0] == "repae" and name not in public]
+            assert not private, f"{_name(path)}:{node.lineno}: {private[0]} is not public"

@@ -12,23 +12,21 @@ from typing import Any
 import pytest
 
 from experiments import arms, two_stage
-from experiments.__main__ import main
-from experiments.two_stage import ARMS, JOINT, TwoStageConfig, page
+from experiments.two_stage import ARMS, JOINT, TwoStageScale, main, page
 from repae.cli import COMMANDS, Words
 from repae.commands.cache import CacheConfig
 from repae.commands.export import ExportSettings
-from repae.config import UserError
 from repae.config.options import read_options
 from repae.recipes.catalogue import compose
 
-CONFIG = TwoStageConfig(seeds=2, steps=30, vae_steps=20, jobs=1)
+SCALE = TwoStageScale(seeds=2, steps=30, vae_steps=20, jobs=1)
 
 
 def test_every_command_is_understood(tmp_path: Path) -> None:
     """All options exist; the frozen arms differ in their autoencoder and its latents only."""
     seen = {}
     for stage in (two_stage._original, two_stage._joint, two_stage._export, two_stage._cache, two_stage._fresh):
-        for done, commands in stage(tmp_path, CONFIG, 1):
+        for done, commands in stage(tmp_path, SCALE, 1):
             for command in commands:
                 words = Words.read(command[1:], COMMANDS[command[0]].switches)
                 if command[0] == "train":
@@ -60,7 +58,7 @@ def test_every_command_is_understood(tmp_path: Path) -> None:
 def results(home: Path) -> None:
     """Made-up figures of every run: the tuned autoencoder wins in the second seed, in everything but precision."""
     for number, arm in enumerate(ARMS):
-        for seed in range(CONFIG.seeds):
+        for seed in range(SCALE.seeds):
             folder = home / f"{arm}-s{seed}"
             folder.mkdir(parents=True)
             gain = 0.01 if arm.endswith("tuned") and seed == 1 else 0.0
@@ -80,7 +78,7 @@ def results(home: Path) -> None:
 def test_the_page_counts_and_does_not_judge(tmp_path: Path) -> None:
     """Wins by seed, both reconstructions, the cost, and one row for each arm."""
     results(tmp_path)
-    text = " ".join(page(tmp_path, CONFIG).split())
+    text = " ".join(page(tmp_path, SCALE).split())
     for words in (
         "Plain SiT on the tuned VAE against plain SiT on the original one, at equal steps and seeds: the higher "
         "accuracy in 1 of 2 seeds, the lower FD in 1 of 2, the higher precision in 0 of 2, the higher coverage in "
@@ -93,15 +91,15 @@ def test_the_page_counts_and_does_not_judge(tmp_path: Path) -> None:
         "has had 30 more steps of training",
     ):
         assert words in text, words
-    assert len(re.findall(r"^\| \w", page(tmp_path, CONFIG), flags=re.MULTILINE)) == len(ARMS)
+    assert len(re.findall(r"^\| \w", page(tmp_path, SCALE), flags=re.MULTILINE)) == len(ARMS)
 
 
-def test_its_own_commands_are_understood(tmp_path: Path) -> None:
+def test_its_own_commands_are_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that the page gives for doing one seed by hand."""
     results(tmp_path)
-    lines = re.findall(r"^(?: {4})?(?:repae|python -m experiments) (.*)$", page(tmp_path, CONFIG), flags=re.MULTILINE)
+    lines = re.findall(r"^(?: {4})?(?:repae |python -m experiments\.)(.*)$", page(tmp_path, SCALE), flags=re.MULTILINE)
     assert [line.split()[0] for line in lines] == [
-        "two-stage",
+        "two_stage",
         "train",
         "train",
         "export",
@@ -109,13 +107,15 @@ def test_its_own_commands_are_understood(tmp_path: Path) -> None:
         "train",
         "evaluate",
     ]
+    asked: list[TwoStageScale] = []
+    monkeypatch.setattr(two_stage, "two_stage", lambda scale, runs, out: asked.append(scale))
     for line in lines:
         command, *rest = shlex.split(line)
         words = Words.read(rest, COMMANDS[command].switches if command in COMMANDS else ())
         if command == "train":
             assert compose(words.only("a recipe"), words.options)
-        if command == "two-stage":
-            assert TwoStageConfig(jobs=1).replace(**read_options(TwoStageConfig, words.options)) == CONFIG
+        if command == "two_stage":
+            assert main([*rest, "--jobs", "1"]) == 0 and asked == [SCALE]
 
 
 def test_what_is_done_is_not_repeated_and_failures_are_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +123,7 @@ def test_what_is_done_is_not_repeated_and_failures_are_quoted(tmp_path: Path, mo
     monkeypatch.setattr(sys, "executable", "/bin/echo")
     arms.carry_out(tmp_path / "new" / "report.html", ["train", "x"])
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(UserError, match="`repae train x` failed"):
+    with pytest.raises(RuntimeError, match="`repae train x` failed"):
         arms.carry_out(tmp_path / "new" / "report.html", ["train", "x"])
     (tmp_path / "report.html").touch()
     arms.carry_out(tmp_path / "report.html", ["train", "x"])
@@ -137,16 +137,14 @@ def test_the_order_of_the_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         done.append(mark.parent.name)
 
     monkeypatch.setattr(two_stage, "carry_out", recorded)
-    monkeypatch.setattr(
-        two_stage, "rows_of_digits", lambda folders: pytest.importorskip("numpy").zeros((2, 2, 1), "u1")
-    )
+    monkeypatch.setattr(two_stage, "write_digits", lambda path, folders: (path.parent.mkdir(), path.touch()))
     home = tmp_path / "two-stage-30"
     results(home)
     options = ["--seeds", "2", "--steps", "30", "--vae-steps", "20", "--jobs", "1"]
-    assert main(["two-stage", *options, "--runs", str(tmp_path), "--out", str(tmp_path / "docs")]) == 0
+    assert main([*options, "--runs", str(tmp_path), "--out", str(tmp_path / "docs")]) == 0
     kinds = [name.rpartition("-s")[0] for name in done]
     assert kinds[:4] == ["vae", "vae", "joint", "joint"]
     assert kinds[4:8] == ["exported-original", "exported-tuned"] * 2
     assert kinds[8:12] == ["latents-original", "latents-tuned"] * 2 and len(kinds) == 20
-    assert (tmp_path / "docs" / "two-stage.md").read_text() == page(home, CONFIG)
+    assert (tmp_path / "docs" / "two-stage.md").read_text() == page(home, SCALE)
     assert (tmp_path / "docs" / "two-stage.png").is_file()
