@@ -30,12 +30,12 @@ from repae.recipes.catalogue import find
 from repae.runtime.device import pick_device
 from repae.runtime.distributed import World
 from repae.runtime.precision import Precision, enable_tf32
-from repae.sampling import Npz, Output, Pngs, Shards, draw, generate, missing_batches
+from repae.sampling import NpzOutput, Output, PngOutput, ShardOutput, draw, generate, missing_batches
 from repae.training.build import build_models
 from repae.training.setup import GeneratorConfig, TrainSetup
 
 RESOLUTION, CLASSES = 256, 1000
-FORMATS: dict[str, type[Output]] = {"npz": Npz, "shards": Shards, "png": Pngs}
+FORMATS: dict[str, type[Output]] = {"npz": NpzOutput, "shards": ShardOutput, "png": PngOutput}
 
 
 class Sleeping:

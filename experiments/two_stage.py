@@ -35,7 +35,7 @@ ARMS = {
     "repa-original": "REPA, frozen original VAE",
     "repa-tuned": "REPA, frozen end-to-end-tuned VAE",
 }
-"""The runs that are judged, and what the table calls them."""
+"""The runs that are evaluated, and what the table calls them."""
 
 
 @dataclass(frozen=True)

@@ -251,7 +251,7 @@ def test_figures_and_folders_are_said(
 ) -> None:
     """`evaluate` and `demo` hand their folder on and say what came out."""
     monkeypatch.setattr(
-        "repae.commands.evaluate.evaluate",
+        "repae.commands.evaluate.evaluate_run",
         lambda folder, settings: {"accuracy": 0.98765, "notes": [f"x {settings.bundle}"], "protocol": {"seed": 0}},
     )
     (tmp_path / "x").mkdir()
@@ -259,7 +259,7 @@ def test_figures_and_folders_are_said(
     assert main(["evaluate", str(tmp_path / "x"), "--bundle", "live"]) == 0
     out = capsys.readouterr().out
     assert "0.9877" in out and "x live" in out and "seed" not in out
-    monkeypatch.setattr("repae.commands.evaluate.demo", lambda runs: runs / "demo")
+    monkeypatch.setattr("repae.commands.demo.demo", lambda runs: runs / "demo")
     assert main(["demo", "--runs", str(tmp_path)]) == 0
     assert str(tmp_path / "demo" / "report.html") in capsys.readouterr().out
 

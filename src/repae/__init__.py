@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from repae import flow as flow
     from repae import losses as losses
     from repae import models as models
-    from repae.commands.compare import compare as compare
-    from repae.commands.evaluate import evaluate as evaluate
+    from repae.commands.compare import compare_runs as compare
+    from repae.commands.evaluate import evaluate_run as evaluate
     from repae.commands.train import train as train
     from repae.recipes.catalogue import recipe as recipe
     from repae.runs.open import load as load
@@ -24,11 +24,11 @@ __all__ = ["__version__", "compare", "evaluate", "flow", "load", "losses", "mode
 
 _ROOMS = ("flow", "losses", "models")
 _FUNCTIONS = {
-    "compare": "repae.commands.compare",
-    "evaluate": "repae.commands.evaluate",
-    "load": "repae.runs.open",
-    "recipe": "repae.recipes.catalogue",
-    "train": "repae.commands.train",
+    "compare": ("repae.commands.compare", "compare_runs"),
+    "evaluate": ("repae.commands.evaluate", "evaluate_run"),
+    "load": ("repae.runs.open", "load"),
+    "recipe": ("repae.recipes.catalogue", "recipe"),
+    "train": ("repae.commands.train", "train"),
 }
 
 
@@ -36,7 +36,8 @@ def __getattr__(name: str) -> Any:
     if name in _ROOMS:
         return importlib.import_module(f"repae.{name}")
     if name in _FUNCTIONS:
-        return getattr(importlib.import_module(_FUNCTIONS[name]), name)
+        module, function = _FUNCTIONS[name]
+        return getattr(importlib.import_module(module), function)
     raise AttributeError(f"module 'repae' has no attribute {name!r}")
 
 

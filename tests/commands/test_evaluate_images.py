@@ -44,7 +44,7 @@ def here(tmp_path, monkeypatch):
 OPTIONS = ["--features.kind", "embedded", "--features.folder", "teacher", "--resamples", "2", "--subsets", "2"]
 
 
-def test_images_made_elsewhere_are_judged(here, capsys):
+def test_images_made_elsewhere_are_measured(here, capsys):
     """A table on the screen, and beside the images JSON with everything that the figures depend on."""
     (here / "samples.json").write_text(json.dumps({"sampler": "heun", "steps": 18, "guidance": 1.5}))
     argv = ["evaluate", "--images", "samples.npz", "--reference", "reference.npz", *OPTIONS]

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from repae.cli import Words, main
-from repae.commands.sample import chosen_labels, digest, folder_name, identity, sample
+from repae.commands.sample import chosen_labels, digest, folder_name, identity, sample_run
 from repae.commands.sample_settings import PRESETS, RunAutoguidance, SampleSettings, sample_settings
 from repae.config import UserError, fields
 from repae.flow import UNGUIDED, EulerMaruyama, Guidance, Heun
@@ -173,12 +173,12 @@ def test_parts_of_machines_that_do_not_know_each_other(run: Path, tmp_path: Path
     """Each draws its share, in batches of its own size; the last finds all of it, and it is what one would draw."""
     settings = sample_settings(run, {**{k: str(v) for k, v in QUICK.items()}, "num": "10"})
     settings = settings.replace(batch_size=2, out=str(tmp_path / "parts"))
-    first = sample(run, settings.replace(part="1/3"))
+    first = sample_run(run, settings.replace(part="1/3"))
     assert "3 images in " in first.words and "7 of 10 images are missing still: the other parts of 1/3" in first.words
-    assert "no image of this part was missing" in sample(run, settings.replace(part="1/3")).words
-    sample(run, settings.replace(part="3/3", batch_size=3))
-    assert "missing" not in sample(run, settings.replace(part="2/3")).words
-    sample(run, settings.replace(out=str(tmp_path / "whole")))
+    assert "no image of this part was missing" in sample_run(run, settings.replace(part="1/3")).words
+    sample_run(run, settings.replace(part="3/3", batch_size=3))
+    assert "missing" not in sample_run(run, settings.replace(part="2/3")).words
+    sample_run(run, settings.replace(out=str(tmp_path / "whole")))
     parts, whole = (np.load(tmp_path / name / "samples.npz") for name in ("parts", "whole"))
     assert np.abs(parts["arr_0"].astype(int) - whole["arr_0"]).max() <= 1
     assert np.array_equal(parts["labels"], whole["labels"])
@@ -188,8 +188,8 @@ def test_parts_of_machines_that_do_not_know_each_other(run: Path, tmp_path: Path
 def test_other_formats_hold_the_same_images(run: Path, tmp_path: Path, form: str) -> None:
     """An image is what it is in whatever file."""
     settings = SampleSettings(num=4, progress=False, out=str(tmp_path / "npz")).replace(**{"sampler.steps": 1})
-    expected = np.load(sample(run, settings).folder / "samples.npz")["arr_0"]
-    folder = sample(run, settings.replace(format=form, out=str(tmp_path / form))).folder / form
+    expected = np.load(sample_run(run, settings).folder / "samples.npz")["arr_0"]
+    folder = sample_run(run, settings.replace(format=form, out=str(tmp_path / form))).folder / form
     if form == "png":
         found = np.stack([np.asarray(Image.open(folder / f"{number:06d}.png"))[..., None] for number in range(4)])
     else:
@@ -272,20 +272,20 @@ def test_autoguidance_by_an_earlier_checkpoint(run: Path, tmp_path: Path) -> Non
     """Of the same run, or of another on the same autoencoder; one on other latents is refused."""
     settings = SampleSettings(num=4, out=str(tmp_path / "step"), progress=False).replace(**{"sampler.steps": 2})
     earlier = settings.replace(guidance=RunAutoguidance(scale=3, step=1))
-    sample(run, settings.replace(out=str(tmp_path / "plain")))
-    sample(run, earlier)
+    sample_run(run, settings.replace(out=str(tmp_path / "plain")))
+    sample_run(run, earlier)
     plain, guided = (np.load(tmp_path / name / "samples.npz")["arr_0"].astype(int) for name in ("plain", "step"))
     assert np.abs(plain - guided).max() >= 1
     copy = Path(shutil.copytree(run, tmp_path / "copy"))
     shutil.rmtree(copy / "checkpoints" / "step-0000003")
     shutil.rmtree(copy / "checkpoints" / "step-0000002")
     other = settings.replace(guidance=RunAutoguidance(scale=3, run=str(copy)), out=str(tmp_path / "run"))
-    sample(run, other)
+    sample_run(run, other)
     assert np.array_equal(np.load(tmp_path / "run" / "samples.npz")["arr_0"], guided)
     scratch = ["train", "digits-sit", *words({**TINY, "loop.steps": 1, "seed": 9}), "--name", "other"]
     assert main([*scratch, "--runs", str(tmp_path)]) == 0
     with pytest.raises(UserError, match="latents mean different"):
-        sample(run, other.replace(**{"guidance.run": str(tmp_path / "other"), "out": str(tmp_path / "no")}))
+        sample_run(run, other.replace(**{"guidance.run": str(tmp_path / "other"), "out": str(tmp_path / "no")}))
 
 
 PAGE = (Path(__file__).parents[2] / "docs" / "sampling.md").read_text(encoding="utf-8")

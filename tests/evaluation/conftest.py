@@ -7,12 +7,12 @@ import pytest
 
 from repae.config.locks import locked
 from repae.data import DigitsConfig
-from repae.evaluation import judge_for
+from repae.evaluation import classifier_for
 
 
-class Judged(NamedTuple):
+class Trained(NamedTuple):
     digits: object
-    judge: object
+    classifier: object
     cache: object
 
 
@@ -22,9 +22,9 @@ def digits():
 
 
 @pytest.fixture(scope="session")
-def judged(digits, tmp_path_factory):
+def trained(digits, tmp_path_factory):
     """The embedded digits with their classifier, trained once for all tests, in whichever process they run."""
     folder = tmp_path_factory.getbasetemp()
-    cache = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "judge"
+    cache = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "classifier"
     with locked(cache.with_suffix(".lock")):
-        return Judged(digits, judge_for(digits.images, digits.labels, 10, cache), cache)
+        return Trained(digits, classifier_for(digits.images, digits.labels, 10, cache), cache)

@@ -6,23 +6,23 @@ import pytest
 import torch
 
 from repae.config import UserError
-from repae.evaluation import classifier, frechet_distance, frechet_floor, judge_for
+from repae.evaluation import classifier, classifier_for, frechet_distance, frechet_floor
 from repae.evaluation.classifier import recipe_digest, stratified_split, train_classifier
 
 
 @pytest.mark.slow
-def test_recognises_held_out_digits(judged):
-    """The judge's own error is far below what is asked of generated images: above .98 on digits it has not seen."""
-    assert judged.judge.held_out_accuracy >= 0.98
+def test_recognises_held_out_digits(trained):
+    """Its own error is far below what is asked of generated images: above .98 on digits it has not seen."""
+    assert trained.classifier.held_out_accuracy >= 0.98
 
 
 def test_the_recipe_is_what_the_digest_says(digits):
-    """Whoever changes the judge changes this digest, and with it every published comparison: never in passing."""
+    """Whoever changes the classifier changes this digest, and with it every published comparison: never in passing."""
     assert recipe_digest(digits.images, digits.labels, 10) == "62759d9eb1ff"
 
 
 def test_digest_depends_on_everything(digits, monkeypatch):
-    """Other pixels, labels, classes or settings are another judge."""
+    """Other pixels, labels, classes or settings are another classifier."""
     images, labels = digits.images[:100], digits.labels[:100]
     base = recipe_digest(images, labels, 10)
     other = images.clone()
@@ -45,7 +45,7 @@ def test_split_is_stratified_and_complete(digits):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_weights_depend_on_the_images_only(digits, monkeypatch, channels):
-    """Threads and global random numbers change no bit of the judge, and training it disturbs neither."""
+    """Threads and global random numbers change no bit of the classifier, and training it disturbs neither."""
     monkeypatch.setattr(classifier, "STEPS", 6)
     images, labels = digits.images[:200].repeat(1, channels, 1, 1), digits.labels[:200]
     states = []
@@ -60,31 +60,33 @@ def test_weights_depend_on_the_images_only(digits, monkeypatch, channels):
 
 
 @pytest.mark.slow
-def test_features_are_raw_and_repeat(judged):
-    """64 non-negative features per image, not normalised, the same however many images are judged at once."""
-    features, classes = judged.judge.network.judge(judged.digits.images)
+def test_features_are_raw_and_repeat(trained):
+    """64 non-negative features per image, not normalised, the same however many images come at once."""
+    features, classes = trained.classifier.network.predict(trained.digits.images)
     assert features.shape == (1797, 64) and float(features.min()) == 0.0 and float(features.max()) > 1.0
-    assert torch.allclose(features[:7], judged.judge.network.judge(judged.digits.images[:7]).features, atol=1e-4)
-    assert float((classes == judged.digits.labels).double().mean()) > 0.99
+    assert torch.allclose(
+        features[:7], trained.classifier.network.predict(trained.digits.images[:7]).features, atol=1e-4
+    )
+    assert float((classes == trained.digits.labels).double().mean()) > 0.99
 
 
 @pytest.mark.slow
-def test_sees_a_lattice(judged):
+def test_sees_a_lattice(trained):
     """Faint dots on every fourth pixel move the features, which an average-pooling stem would not feel."""
     dots = torch.zeros(32, 32)
     dots[::4, ::4] = 60
-    printed = (judged.digits.images.float() + dots).clamp(0, 255).to(torch.uint8)
-    real = judged.judge.network.judge(judged.digits.images).features
-    assert frechet_distance(judged.judge.network.judge(printed).features, real) > frechet_floor(real)
+    printed = (trained.digits.images.float() + dots).clamp(0, 255).to(torch.uint8)
+    real = trained.classifier.network.predict(trained.digits.images).features
+    assert frechet_distance(trained.classifier.network.predict(printed).features, real) > frechet_floor(real)
 
 
 @pytest.mark.slow
-def test_is_kept_and_found_again(judged, monkeypatch):
+def test_is_kept_and_found_again(trained, monkeypatch):
     """A second evaluation loads the same network and trains nothing."""
     monkeypatch.setattr(classifier, "train_classifier", lambda *_: pytest.fail("trained again"))
-    again = judge_for(judged.digits.images, judged.digits.labels, 10, judged.cache)
-    assert again[1:] == judged.judge[1:]
-    state, kept = judged.judge.network.state_dict(), again.network.state_dict()
+    again = classifier_for(trained.digits.images, trained.digits.labels, 10, trained.cache)
+    assert again[1:] == trained.classifier[1:]
+    state, kept = trained.classifier.network.state_dict(), again.network.state_dict()
     assert all(torch.equal(state[key], kept[key]) for key in state)
     assert not again.network.training and not any(p.requires_grad for p in again.network.parameters())
 
@@ -93,19 +95,19 @@ def test_a_damaged_cache_is_made_anew(digits, monkeypatch, tmp_path):
     """A file cut short or altered is never trusted."""
     monkeypatch.setattr(classifier, "STEPS", 2)
     images, labels = digits.images[:100], digits.labels[:100]
-    first = judge_for(images, labels, 10, tmp_path)
+    first = classifier_for(images, labels, 10, tmp_path)
     file = tmp_path / f"classifier-{first.digest}" / "classifier.safetensors"
     whole = file.read_bytes()
     for damaged in (whole[:-100], whole[:-4] + b"\0\0\0\1", b""):
         file.write_bytes(damaged)
-        assert judge_for(images, labels, 10, tmp_path).weights == first.weights
+        assert classifier_for(images, labels, 10, tmp_path).weights == first.weights
         assert file.read_bytes() == whole
     record = file.with_name("classifier.json")
     record.write_text(json.dumps({"digest": "other"}))
-    assert judge_for(images, labels, 10, tmp_path).weights == first.weights
+    assert classifier_for(images, labels, 10, tmp_path).weights == first.weights
 
 
 def test_other_sizes_are_refused():
-    """The judge is made for 32 px."""
+    """The classifier is made for 32 px."""
     with pytest.raises(UserError, match="32 px"):
-        judge_for(torch.zeros(20, 1, 64, 64, dtype=torch.uint8), torch.zeros(20, dtype=torch.long), 2, None)
+        classifier_for(torch.zeros(20, 1, 64, 64, dtype=torch.uint8), torch.zeros(20, dtype=torch.long), 2, None)

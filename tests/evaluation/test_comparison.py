@@ -12,7 +12,7 @@ from repae.evaluation import (
     FeatureCache,
     ImagesInMemory,
     Reference,
-    compare,
+    compare_images,
     frechet_distance,
     open_reference,
 )
@@ -44,7 +44,7 @@ def test_a_reference_in_adms_layout_is_read_both_ways(tmp_path):
     np.savez(tmp_path / "both.npz", **both)
     np.savez(tmp_path / "no_spatial.npz", mu=mu, sigma=sigma)
     found = {
-        name: compare(images, open_reference(tmp_path / f"{name}.npz"), SmallInception(), SETTINGS, cache)
+        name: compare_images(images, open_reference(tmp_path / f"{name}.npz"), SmallInception(), SETTINGS, cache)
         for name in ("images", "statistics", "both", "no_spatial")
     }
     from_images = found["images"].figures
@@ -57,13 +57,13 @@ def test_a_reference_in_adms_layout_is_read_both_ways(tmp_path):
     assert any("mu_s and sigma_s" in note for note in found["no_spatial"].notes)
     with pytest.raises(UserError, match=r"sfid was asked for, but the reference no_spatial.npz has no spatial stat"):
         named = SETTINGS.replace(metrics=("sfid",))
-        compare(images, open_reference(tmp_path / "no_spatial.npz"), SmallInception(), named, cache)
+        compare_images(images, open_reference(tmp_path / "no_spatial.npz"), SmallInception(), named, cache)
 
 
 def test_every_figure_of_a_network():
     """Keys carry the network's name, the Frechet distance is that of the features, notes speak of its own family."""
     images, reference = _sides()
-    found = compare(images, reference, Random(), SETTINGS, NOWHERE)
+    found = compare_images(images, reference, Random(), SETTINGS, NOWHERE)
     assert set(found.figures) == {f"{key}_random" for key in ("fd", "kd", "precision", "recall", "copies")}
     a, b = (NOWHERE.features(side, Random())["pool"] for side in (images, reference.images))
     assert found.figures["fd_random"] == pytest.approx(frechet_distance(a, b))
@@ -77,19 +77,19 @@ def test_order_and_batches_change_no_figure():
     images, reference = _sides()
     shuffled = ImagesInMemory("generated", images.images[torch.randperm(60)])
     settings = SETTINGS.replace(metrics=("fid", "precision-recall"))
-    one = compare(images, reference, Random(), settings, NOWHERE).figures
-    other = compare(shuffled, reference, Random(), settings, FeatureCache(None, 1)).figures
+    one = compare_images(images, reference, Random(), settings, NOWHERE).figures
+    other = compare_images(shuffled, reference, Random(), settings, FeatureCache(None, 1)).figures
     assert other == pytest.approx(one, rel=1e-5)
 
 
 def test_few_images_are_marked():
     """Beside the figure: too few for the dimensions, and so few that the covariance is singular."""
     images, reference = _sides(59, 70)
-    warnings = compare(images, reference, Random(dim=6), SETTINGS, NOWHERE).warnings
+    warnings = compare_images(images, reference, Random(dim=6), SETTINGS, NOWHERE).warnings
     assert "59 images; below 60" in warnings["fd_random"] and "below 1,000" in warnings["precision_random"]
-    enough = compare(*_sides(60, 70), Random(dim=6), SETTINGS, NOWHERE).warnings
+    enough = compare_images(*_sides(60, 70), Random(dim=6), SETTINGS, NOWHERE).warnings
     assert "fd_random" not in enough and "below 1,000" in enough["kd_random"]
-    singular = compare(images, reference, Random(dim=64), SETTINGS, NOWHERE).warnings
+    singular = compare_images(images, reference, Random(dim=64), SETTINGS, NOWHERE).warnings
     assert "59 images for 64 dimensions: the covariance is singular" in singular["fd_random"]
 
 
@@ -97,7 +97,7 @@ def test_classes_are_told_apart():
     """Each class has its own row: one that is drawn from elsewhere has no precision, the others keep theirs."""
     images, reference = _sides(90, 90, labels=True)
     spoilt = torch.where((images.labels == 1)[:, None, None, None], torch.tensor(255).byte(), reference.images.images)
-    found = compare(
+    found = compare_images(
         ImagesInMemory("generated", spoilt, images.labels), reference, Random(dim=40), SETTINGS, NOWHERE
     ).classes
     assert [row["class"] for row in found] == [0, 1, 2] and {row["generated"] for row in found} == {30}
@@ -107,7 +107,7 @@ def test_classes_are_told_apart():
 
 def test_intervals_hold_their_figures():
     """With resamples, Frechet distances, precision and recall have a 95% interval around the value."""
-    found = compare(*_sides(), Random(), SETTINGS.replace(resamples=5), NOWHERE)
+    found = compare_images(*_sides(), Random(), SETTINGS.replace(resamples=5), NOWHERE)
     assert set(found.intervals) == {"fd_random", "precision_random", "recall_random"}
     for key, (low, high) in found.intervals.items():
         assert low <= found.figures[key] <= high and high > low
@@ -118,7 +118,7 @@ def test_what_is_asked_for_and_cannot_be_had_is_refused(metric, words):
     """A figure of Inception in other features; nothing is computed before the refusal."""
     extractor = Random()
     with pytest.raises(UserError, match=f"{metric} was asked for, but random features have {words}"):
-        compare(*_sides(), extractor, SETTINGS.replace(metrics=(metric,)), NOWHERE)
+        compare_images(*_sides(), extractor, SETTINGS.replace(metrics=(metric,)), NOWHERE)
     assert extractor.asked == 0
 
 
@@ -132,13 +132,13 @@ def test_statistics_serve_inception_only(tmp_path):
         (SmallInception(), "precision-recall", "statistics and no images"),
     ):
         with pytest.raises(UserError, match=words):
-            compare(images, reference, extractor, SETTINGS.replace(metrics=(metric,)), NOWHERE)
+            compare_images(images, reference, extractor, SETTINGS.replace(metrics=(metric,)), NOWHERE)
 
 
 def test_wrong_references_are_refused(tmp_path):
     """Another size, neither images nor statistics, statistics that do not fit each other, and NaN in them."""
     with pytest.raises(UserError, match="compare images of one size"):
-        compare(ImagesInMemory("small", _images(9, size=4)), _sides()[1], Random(), SETTINGS, NOWHERE)
+        compare_images(ImagesInMemory("small", _images(9, size=4)), _sides()[1], Random(), SETTINGS, NOWHERE)
     for name, arrays, words in (
         ("a", {"mean": np.zeros(3)}, "wanted: images as arr_0"),
         ("b", {"mu": np.zeros(3), "sigma": np.eye(4)}, r"are \[3\] and \[4, 4\]"),

@@ -82,7 +82,7 @@ def test_initial_weights():
 
 @pytest.mark.parametrize("norm", ["batch", "act"])
 def test_autocast_does_not_enter(norm):
-    """Half-precision images, under autocast or not, are judged in float32; one channel or three."""
+    """Half-precision images, under autocast or not, are classified in float32; one channel or three."""
     model = PatchGAN(PatchGANConfig(in_channels=1, ndf=8, n_layers=2, norm=norm)).eval()
     images = torch.randn(2, 1, 16, 16).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):

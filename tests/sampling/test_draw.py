@@ -10,7 +10,7 @@ from repae.config import UserError
 from repae.flow import Autoguidance, DormandPrince, Euler, EulerMaruyama, LinearPath
 from repae.runtime.distributed import World
 from repae.runtime.precision import Precision
-from repae.sampling import Npz, draw, generate, missing_batches
+from repae.sampling import NpzOutput, draw, generate, missing_batches
 
 ALONE = World(0, 1, 0)
 FP32 = Precision("fp32", torch.device("cpu"))
@@ -61,11 +61,11 @@ LABELS = torch.arange(20) % 10
 @pytest.mark.parametrize("batches", [[range(8), range(16, 20), range(8, 16)], [range(20)]], ids=["beside", "at once"])
 def test_the_list_is_that_of_generate(sampler, batches, tmp_path):
     """In one batch, or in several written by a process beside: the same images, counted as the network saw them."""
-    output, rest = Npz(tmp_path, 20), {"sampler": sampler, "path": LinearPath(), "precision": FP32, "seed": 5}
+    output, rest = NpzOutput(tmp_path, 20), {"sampler": sampler, "path": LinearPath(), "precision": FP32, "seed": 5}
     drawn = draw(Source(), LABELS, batches, output, **rest)
     output.finish(LABELS.numpy())
     expected = generate(Source(), LABELS, **rest)
-    assert np.array_equal(np.load(output.place)["arr_0"], expected.permute(0, 2, 3, 1))
+    assert np.array_equal(np.load(output.path)["arr_0"], expected.permute(0, 2, 3, 1))
     assert drawn.images == 20 and drawn.seconds > 0
     assert drawn.evaluations == 20 * (sampler.evaluations or 0) or sampler.evaluations is None
 
@@ -73,7 +73,7 @@ def test_the_list_is_that_of_generate(sampler, batches, tmp_path):
 def test_autoguidance_needs_both_networks(tmp_path):
     """v = weak + 2 (v - weak) is the velocity of twice the gain less the weaker's, and both evaluations are counted."""
     rest = {"sampler": Euler(steps=3), "path": LinearPath(), "precision": FP32}
-    output, guidance = Npz(tmp_path, 20), Autoguidance(scale=2.0)
+    output, guidance = NpzOutput(tmp_path, 20), Autoguidance(scale=2.0)
     drawn = draw(Source(0.8), LABELS, [range(20)], output, guidance=guidance, weak=Source(0.6), **rest)
     expected = generate(Source(1.0), LABELS, **rest)
     found = torch.from_numpy(output.take(20)).permute(0, 3, 1, 2)
@@ -85,4 +85,4 @@ def test_a_full_disk_is_said_in_words(tmp_path):
     """Not a traceback from a process beside."""
     (tmp_path / "shards").write_text("in the way")
     with pytest.raises(UserError, match=r"could not be written.*again to go on"):
-        draw(Source(), LABELS, [range(20)], Npz(tmp_path, 20), sampler=Euler(), path=LinearPath(), precision=FP32)
+        draw(Source(), LABELS, [range(20)], NpzOutput(tmp_path, 20), sampler=Euler(), path=LinearPath(), precision=FP32)

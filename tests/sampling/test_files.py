@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from repae.sampling import Npz, Pngs, Shards
+from repae.sampling import NpzOutput, PngOutput, ShardOutput
 from repae.sampling.files import save_npz
 
-FORMATS = [Npz, Pngs, Shards]
+FORMATS = [NpzOutput, PngOutput, ShardOutput]
 
 
 def now(function, *arguments):
@@ -48,54 +48,54 @@ def test_batches_in_any_order_are_the_list(form, channels, tmp_path):
 def test_the_npz_file_is_what_evaluation_suites_read(tmp_path):
     """arr_0 is [N, H, W, C] uint8 with labels beside it; nothing else is left, and doing it again changes nothing."""
     images, labels = _images(9), np.arange(9)
-    output = _written(Npz, tmp_path, images, [4, 8])
+    output = _written(NpzOutput, tmp_path, images, [4, 8])
     output.finish(labels)
-    whole = output.place.read_bytes()
-    with np.load(output.place) as file:
+    whole = output.path.read_bytes()
+    with np.load(output.path) as file:
         assert sorted(file.files) == ["arr_0", "labels"]
         assert file["arr_0"].dtype == np.uint8 and np.array_equal(file["arr_0"], images.transpose(0, 2, 3, 1))
         assert file["labels"].tolist() == list(range(9))
     output.finish(labels)
-    assert output.place.read_bytes() == whole and _numbers(output) == list(range(9))
+    assert output.path.read_bytes() == whole and _numbers(output) == list(range(9))
     assert [path.name for path in tmp_path.iterdir()] == ["samples.npz"]
 
 
 def test_shards_of_several_batch_sizes_overlap_without_harm(tmp_path):
     """Who goes on with another batch size draws some images twice: each stands once in the result."""
     images = _images(12)
-    output = Npz(tmp_path, 12)
+    output = NpzOutput(tmp_path, 12)
     for start, stop in ((0, 4), (4, 8), (5, 10), (0, 5), (10, 12)):
         output.write(start, images[start:stop], now)
     output.finish(np.zeros(12, np.int64))
-    assert np.array_equal(np.load(output.place)["arr_0"], images.transpose(0, 2, 3, 1))
+    assert np.array_equal(np.load(output.path)["arr_0"], images.transpose(0, 2, 3, 1))
 
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_files_that_are_not_whole_do_not_count(form, tmp_path):
     """A truncated file, an empty one and a temporary one are as if they were not there."""
     output = _written(form, tmp_path, _images(6), [2, 4])
-    folder = tmp_path / ("png" if form is Pngs else "shards")
+    folder = tmp_path / ("png" if form is PngOutput else "shards")
     files = sorted(folder.iterdir())
     files[-1].write_bytes(files[-1].read_bytes()[:-3])
     files[0].write_bytes(b"")
     (folder / ".tmp-0123").write_bytes(b"half")
-    assert _numbers(output) == ([1, 2, 3, 4] if form is Pngs else [2, 3])
+    assert _numbers(output) == ([1, 2, 3, 4] if form is PngOutput else [2, 3])
 
 
-@pytest.mark.parametrize("form", [Pngs, Shards])
+@pytest.mark.parametrize("form", [PngOutput, ShardOutput])
 def test_folders_are_finished_with_labels(form, tmp_path):
     """What a killed process had begun goes, and the labels come beside the images."""
     output = _written(form, tmp_path, _images(4), [2])
-    (output.place / ".tmp-0123").write_bytes(b"half")
+    (output.path / ".tmp-0123").write_bytes(b"half")
     output.finish(np.array([3, 1, 2, 0]))
-    assert np.load(output.place / "labels.npy").tolist() == [3, 1, 2, 0]
-    assert not list(output.place.glob(".*")) and _numbers(output) == list(range(4))
+    assert np.load(output.path / "labels.npy").tolist() == [3, 1, 2, 0]
+    assert not list(output.path.glob(".*")) and _numbers(output) == list(range(4))
 
 
 def test_pngs_are_grey_or_colour(tmp_path):
     """Named by number, as other suites read them."""
-    _written(Pngs, tmp_path / "grey", _images(1, 1), [])
-    _written(Pngs, tmp_path / "colour", _images(1, 3), [])
+    _written(PngOutput, tmp_path / "grey", _images(1, 1), [])
+    _written(PngOutput, tmp_path / "colour", _images(1, 3), [])
     assert Image.open(tmp_path / "grey" / "png" / "000000.png").mode == "L"
     assert Image.open(tmp_path / "colour" / "png" / "000000.png").mode == "RGB"
 

@@ -21,10 +21,10 @@ named after the settings. Without options: as the run's own previews, ten of eac
 
 def _sample(words: Words) -> None:
     folder, preset = Path(words.only(_RUN)), words.take("preset")
-    from repae.commands.sample import sample
+    from repae.commands.sample import sample_run
     from repae.commands.sample_settings import sample_settings
 
-    drawn = sample(folder, sample_settings(folder, words.options, preset))
+    drawn = sample_run(folder, sample_settings(folder, words.options, preset))
     say(f"{drawn.words}\ndone: {drawn.folder}")
 
 
@@ -54,11 +54,11 @@ def _evaluate(words: Words) -> None:
     from repae.commands.compare import figures_table
 
     if words.alone:
-        from repae.commands.evaluate import evaluate
+        from repae.commands.evaluate import evaluate_run
         from repae.commands.evaluate_settings import run_evaluation
 
         folder = Path(words.alone[0])
-        figures, made = evaluate(folder, run_evaluation(folder, words.options)), folder / "report.html"
+        figures, made = evaluate_run(folder, run_evaluation(folder, words.options)), folder / "report.html"
     elif "images" in words.options or "reference" in words.options:
         from repae.commands.evaluate_images import evaluate_images
         from repae.commands.evaluate_settings import images_evaluation
@@ -74,16 +74,16 @@ def _evaluate_fields(words: Words) -> str:
     from repae.commands.evaluate_settings import ImagesEvaluation, RunEvaluation
     from repae.config.options import list_options
 
-    run = list_options(RunEvaluation(), title="how a run is judged")
+    run = list_options(RunEvaluation(), title="how a run is evaluated")
     images = list_options(ImagesEvaluation(images="FILE", reference="FILE"), title="how images are compared")
     return f"Of a run:\n\n{run}\n\nOf images made anywhere:\n\n{images}"
 
 
 def _compare(words: Words) -> None:
     words.nothing_left()
-    from repae.commands.compare import compare
+    from repae.commands.compare import compare_runs
 
-    say(str(compare(*words.alone)))
+    say(str(compare_runs(*words.alone)))
 
 
 def _report(words: Words) -> None:

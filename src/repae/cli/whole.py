@@ -11,7 +11,7 @@ def _demo(words: Words) -> None:
     words.at_most(0)
     runs = Path(words.take("runs") or "runs")
     words.nothing_left("runs")
-    from repae.commands.evaluate import demo
+    from repae.commands.demo import demo
 
     say(f"done: {demo(runs) / 'report.html'}")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from repae.config import UserError
 from repae.evaluation.protocol import differences, refusing
-from repae.report.words import FIGURES, HIGHER, LOWER, RECONSTRUCTED
+from repae.report.figures import FIGURES, HIGHER, LOWER, RECONSTRUCTED
 
 SHOWN = 12
 """Differing fields that are named; the others are counted."""
@@ -50,7 +50,7 @@ class ComparedRuns:
         return self.table
 
 
-def compare(*runs: str | Path) -> ComparedRuns:
+def compare_runs(*runs: str | Path) -> ComparedRuns:
     """The evaluations of runs held against the first one's.
 
     Figures may be compared where everything that could change them was the same: images, labels, sampler, steps,

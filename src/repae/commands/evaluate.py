@@ -1,4 +1,4 @@
-"""What is done with a run once it has trained: figures, the report, the demonstration."""
+"""`repae evaluate RUN`: the figures of a run on the data it was trained on, its gallery, and its report anew."""
 
 from __future__ import annotations
 
@@ -9,12 +9,9 @@ from typing import Any
 from repae.commands.evaluate_settings import RunEvaluation, run_evaluation
 from repae.commands.gallery import draw_gallery
 from repae.commands.preview_hook import reconstructed_images
-from repae.commands.train import train
 from repae.config import UserError, write_atomic
 from repae.data import Dataset
-from repae.evaluation import EvaluationConfig
-from repae.evaluation import evaluate as judge
-from repae.recipes.catalogue import find
+from repae.evaluation import EvaluationConfig, evaluate_bundle
 from repae.report import build as build_report
 from repae.runs.context import Place, occupied
 from repae.runs.networks import networks_at_hand
@@ -23,7 +20,7 @@ from repae.runtime.distributed import is_main
 from repae.sampling import pairs, write_png
 
 
-def evaluate(folder: str | Path, settings: RunEvaluation | None = None, **changes: Any) -> dict[str, Any]:
+def evaluate_run(folder: str | Path, settings: RunEvaluation | None = None, **changes: Any) -> dict[str, Any]:
     """Measures a run on the data it was trained on and writes ``evaluation.json``, the gallery, then the report anew.
 
     A run that trained an autoencoder only is measured by its reconstructions and latents.
@@ -46,7 +43,16 @@ def evaluate(folder: str | Path, settings: RunEvaluation | None = None, **change
     with occupied(run.recipe.runtime, folder.parent) as place:
         run.to(place.device)
         dataset = _same_data(run)
-        figures = judged(run, dataset, place, settings)
+        figures = evaluate_bundle(
+            run.bundle,
+            dataset,
+            settings,
+            precision=place.precision,
+            path=run.recipe.path,
+            networks=networks_at_hand(run.recipe, settings, dataset, place),
+            cache=place.runs / "cache",
+        )
+        figures["protocol"] |= {"recipe": run.recipe.digest(), "step": run.step}
         if is_main():
             own = "ema" if isinstance(run, AutoencoderRun) else run.recipe.bundle
             suffix = "" if run.bundle.name == own else f"-{run.bundle.name}"
@@ -71,31 +77,6 @@ def _draw(
         draw_gallery(run, dataset, place, settings, figures, samples / f"gallery{suffix}")
     if not suffix and not (samples / "reconstructions.png").exists():
         write_png(samples / "reconstructions.png", pairs(*reconstructed_images(run.bundle.vae, dataset, place)))
-
-
-def judged(
-    run: Run | AutoencoderRun, dataset: Dataset, place: Place, settings: EvaluationConfig | None = None
-) -> dict[str, Any]:
-    """All figures of an opened run, with their protocol and where the run stands; by default as its recipe says."""
-    settings = settings or run.recipe.evaluation
-    figures = judge(
-        run.bundle,
-        dataset,
-        settings,
-        precision=place.precision,
-        path=run.recipe.path,
-        networks=networks_at_hand(run.recipe, settings, dataset, place),
-        cache=place.runs / "cache",
-    )
-    figures["protocol"] |= {"recipe": run.recipe.digest(), "step": run.step}
-    return figures
-
-
-def demo(runs: Path = Path("runs")) -> Path:
-    """The whole way on the embedded digits: train, sample, evaluate, report, in ``runs/demo``."""
-    folder = train(find("digits").replace(name="demo"), runs)
-    evaluate(folder)
-    return folder
 
 
 def _same_data(run: Run | AutoencoderRun) -> Dataset:

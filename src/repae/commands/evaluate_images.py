@@ -1,4 +1,4 @@
-"""Images made anywhere, judged against a reference: figures with their protocol, as JSON and as a table."""
+"""Images made anywhere, measured against a reference: figures with their protocol, as JSON and as a table."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from repae.commands.evaluate_settings import ImagesEvaluation
 from repae.config import UserError, read_yaml, write_atomic
-from repae.evaluation import FeatureCache, compare, open_images, open_reference
+from repae.evaluation import FeatureCache, compare_images, open_images, open_reference
 from repae.evaluation.images import ImageSet, check_same_size
 from repae.evaluation.protocol import versions
 from repae.runtime.device import pick_device
@@ -29,7 +29,7 @@ def evaluate_images(settings: ImagesEvaluation) -> tuple[dict[str, Any], Path]:
         check_same_size(images, reference.images)
     network = settings.features.open(pick_device(settings.device))
     cache = FeatureCache(Path(settings.cache), settings.batch_size)
-    found = compare(images, reference, network, settings, cache)
+    found = compare_images(images, reference, network, settings, cache)
     result: dict[str, Any] = {
         **found.figures,
         "intervals": found.intervals,

@@ -1,4 +1,4 @@
-"""What to judge: a run as its recipe says, or images made anywhere."""
+"""What to evaluate: a run as its recipe says, or images made anywhere."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _KINDS = ("inception", "dinov2", "timm", "embedded")
 
 
 class RunEvaluation(EvaluationConfig):
-    """How a run is judged on the images it was trained on: the recipe's own evaluation, changed.
+    """How a run is evaluated on the images it was trained on: the recipe's own evaluation, changed.
 
     Attributes:
         bundle: which weights; none takes the recipe's choice.
@@ -74,7 +74,7 @@ def images_evaluation(options: Mapping[str, str | None]) -> ImagesEvaluation:
     Raises:
         UserError: an option that is unknown, missing or not allowed.
     """
-    for name, what in (("images", "the images to judge"), ("reference", "the images or statistics to compare with")):
+    for name, what in (("images", "the images to measure"), ("reference", "the images or statistics to compare with")):
         if not options.get(name):
             raise UserError(f"--{name} is missing: {what}, a folder or an npz file")
     named = {"features.kind" if name == "features" and text in _KINDS else name: text for name, text in options.items()}

@@ -7,7 +7,7 @@ from typing import Any
 from repae.commands.preview_hook import bundle_of
 from repae.config import UserError, suggest
 from repae.data import Dataset
-from repae.evaluation import AutoencoderAlone, EvaluationConfig, evaluate
+from repae.evaluation import AutoencoderAlone, EvaluationConfig, evaluate_bundle
 from repae.flow import Euler
 from repae.models.bundle import Bundle
 from repae.recipes.recipe import EVALUATED, Recipe
@@ -25,7 +25,7 @@ OF_THE_DATA = ("_floor", "_real")
 
 
 class Monitor:
-    """A hook that judges the recipe's bundle every so many steps, and takes no random number of the training's.
+    """A hook that evaluates the recipe's bundle every so many steps, and takes no random number of the training's.
 
     Where the best checkpoint is chosen by one of its figures, a rehearsal on a few images, before the first step, says
     whether there is such a figure.
@@ -48,8 +48,8 @@ class Monitor:
         return self._figures(self._settings) if is_main() else {}
 
     def _figures(self, settings: EvaluationConfig) -> dict[str, float]:
-        figures = evaluate(
-            judged_of(self._step, self._recipe),
+        figures = evaluate_bundle(
+            evaluated_by(self._step, self._recipe),
             self._dataset,
             settings,
             precision=self._place.precision,
@@ -78,8 +78,8 @@ class Monitor:
             raise UserError(f"loop.best.metric: no evaluation finds {best.metric!r}{hint}; it finds {', '.join(found)}")
 
 
-def judged_of(step: Step, recipe: Recipe) -> Bundle | AutoencoderAlone:
-    """What an evaluation during training judges: the recipe's bundle, or the averaged autoencoder by itself."""
+def evaluated_by(step: Step, recipe: Recipe) -> Bundle | AutoencoderAlone:
+    """What an evaluation during training measures: the recipe's bundle, or the averaged autoencoder by itself."""
     if isinstance(step, VaeStep):
         vae: Any = step.average.module
         return AutoencoderAlone("ema", vae, step.latent_shape)

@@ -18,7 +18,7 @@ from repae.config import write_atomic
 from repae.data import Dataset
 from repae.evaluation import EvaluationConfig
 from repae.flow import UNGUIDED, AnySampler, Guidance
-from repae.report.words import NETWORKS
+from repae.report.figures import NETWORKS
 from repae.runs.context import Place
 from repae.runs.open import Run, load
 from repae.runtime.checkpoint import CheckpointStore
@@ -26,7 +26,7 @@ from repae.sampling import (
     BetweenClasses,
     ImageNoise,
     Mixture,
-    Source,
+    VelocityModel,
     between_noise,
     chosen_noise,
     generate,
@@ -55,7 +55,7 @@ LETTERS = 16
 Picture = UInt8[np.ndarray, "h w c"]
 
 
-class Drawn(NamedTuple):
+class GalleryPicture(NamedTuple):
     """A picture with its name and the words under it."""
 
     name: str
@@ -88,7 +88,7 @@ class Gallery:
         return grid_labels(self.run.bundle.num_classes, most, 1).tolist()
 
     def images(
-        self, source: Source, labels: Sequence[int], noise: ImageNoise, guidance: Guidance
+        self, source: VelocityModel, labels: Sequence[int], noise: ImageNoise, guidance: Guidance
     ) -> UInt8[Tensor, "n c h w"]:
         """One image of `source` for each label."""
         return generate(
@@ -122,7 +122,13 @@ def draw_gallery(
         folder: the gallery's own.
     """
     gallery, listed, notes = Gallery(run, dataset, place, settings), [], []
-    pictures: list[Callable[[Gallery], Drawn | str]] = [classes, scales, between_seeds, between_classes, checkpoints]
+    pictures: list[Callable[[Gallery], GalleryPicture | str]] = [
+        classes,
+        scales,
+        between_seeds,
+        between_classes,
+        checkpoints,
+    ]
     compared = figures.get("pairs", {})
     if not compared:
         notes.append("No nearest training images: no network was at hand to find them with.")
@@ -140,12 +146,12 @@ def draw_gallery(
     return folder / INDEX
 
 
-def classes(gallery: Gallery) -> Drawn:
-    """Rows of classes without guidance: what the unguided figures judge."""
+def classes(gallery: Gallery) -> GalleryPicture:
+    """Rows of classes without guidance: what the unguided figures measure."""
     chosen = gallery.classes(ROWS)
     labels = [label for label in chosen for _ in range(COLUMNS)]
     images = gallery.images(gallery.run.bundle, labels, gallery.seeds(range(len(labels))), UNGUIDED)
-    return Drawn(
+    return GalleryPicture(
         "classes",
         "Classes, without guidance",
         f"Each row is one class, as the figures without guidance see it. {gallery.how(UNGUIDED, gallery.run.step)}",
@@ -153,7 +159,7 @@ def classes(gallery: Gallery) -> Drawn:
     )
 
 
-def scales(gallery: Gallery) -> Drawn | str:
+def scales(gallery: Gallery) -> GalleryPicture | str:
     """The same seeds and classes across guidance scales."""
     if gallery.run.bundle.null_label is None:
         return "No guidance scales: the model has no null class."
@@ -161,7 +167,7 @@ def scales(gallery: Gallery) -> Drawn | str:
     strengths = sorted({*SCALES, own.scale})
     seeds = gallery.seeds(range(len(chosen)))
     rows = [gallery.images(gallery.run.bundle, chosen, seeds, own.replace(scale=scale)) for scale in strengths]
-    return Drawn(
+    return GalleryPicture(
         "scales",
         "Across guidance scales",
         "The same noise in each column, its class above it; the guidance scale of each row beside it, for t in "
@@ -175,14 +181,14 @@ def scales(gallery: Gallery) -> Drawn | str:
     )
 
 
-def between_seeds(gallery: Gallery) -> Drawn:
+def between_seeds(gallery: Gallery) -> GalleryPicture:
     """From one seed to another within a class."""
     chosen = gallery.classes(WAYS)
     mixtures = [Mixture(2 * row, 2 * row + 1, share) for row in range(len(chosen)) for share in _shares()]
     noise = between_noise(gallery.settings.seed, mixtures, gallery.run.bundle.latent_shape)
     labels = [label for label in chosen for _ in range(PLACES)]
     images = gallery.images(gallery.run.bundle, labels, noise, gallery.guidance)
-    return Drawn(
+    return GalleryPicture(
         "between-seeds",
         "Between two seeds",
         "Each row is one class; its initial noise goes from one seed to another on the great circle between them. "
@@ -191,7 +197,7 @@ def between_seeds(gallery: Gallery) -> Drawn:
     )
 
 
-def between_classes(gallery: Gallery) -> Drawn | str:
+def between_classes(gallery: Gallery) -> GalleryPicture | str:
     """From one class to another with the same noise."""
     chosen = gallery.classes(2 * WAYS)
     if len(chosen) < 2:
@@ -201,7 +207,7 @@ def between_classes(gallery: Gallery) -> Drawn | str:
     seeds = gallery.seeds([row for row in range(len(ways)) for _ in range(PLACES)])
     source = BetweenClasses(gallery.run.bundle, mixtures)
     images = gallery.images(source, range(len(mixtures)), seeds, gallery.guidance)
-    return Drawn(
+    return GalleryPicture(
         "between-classes",
         "Between two classes",
         "Each row has one noise; its label embedding goes in a straight line from one class to another. "
@@ -215,7 +221,7 @@ def between_classes(gallery: Gallery) -> Drawn | str:
     )
 
 
-def checkpoints(gallery: Gallery) -> Drawn | str:
+def checkpoints(gallery: Gallery) -> GalleryPicture | str:
     """The same seeds and classes at every checkpoint that is there, or at eight of them."""
     run, store = gallery.run, CheckpointStore(gallery.run.folder / "checkpoints")
     steps = store.steps()
@@ -228,7 +234,7 @@ def checkpoints(gallery: Gallery) -> Drawn | str:
     for step in shown:
         then = run if step == run.step else load(run.folder, run.bundle.name, step=step, device=gallery.place.device)
         rows.append(gallery.images(then.bundle, chosen, seeds, gallery.guidance))
-    return Drawn(
+    return GalleryPicture(
         "checkpoints",
         "Across checkpoints",
         "The same noise and class in each column, by the weights and the autoencoder of each step that is kept. "
@@ -242,7 +248,7 @@ def checkpoints(gallery: Gallery) -> Drawn | str:
     )
 
 
-def nearest(gallery: Gallery, network: str, pairs: Sequence[Mapping[str, Any]], copies: float | None) -> Drawn:
+def nearest(gallery: Gallery, network: str, pairs: Sequence[Mapping[str, Any]], copies: float | None) -> GalleryPicture:
     """Is it memorising? The generated images that come closest to a training image, above that image."""
     shown = pairs[:COLUMNS]
     numbers = [int(pair["generated"]) for pair in shown]
@@ -251,7 +257,7 @@ def nearest(gallery: Gallery, network: str, pairs: Sequence[Mapping[str, Any]], 
     real = gallery.dataset.batch(torch.tensor([int(pair["real"]) for pair in shown])).images
     share = "" if copies is None else f" {copies:.1%} of all come nearer than 99% of training images to each other."
     distances = [f"{pair['distance']:.3g}" for pair in shown]
-    return Drawn(
+    return GalleryPicture(
         f"nearest-{network}",
         f"Nearest training images, {network}",
         f"Above: those of {gallery.settings.images:,} generated images that come closest to a training image. Below: "

@@ -23,11 +23,11 @@ from repae.runs.open import Run, load
 from repae.runtime.checkpoint import CheckpointStore
 from repae.runtime.distributed import all_reduce_sum, barrier, is_main, world
 from repae.sampling import (
-    Drawn,
-    Npz,
+    NpzOutput,
     Output,
-    Pngs,
-    Shards,
+    PngOutput,
+    ShardOutput,
+    Throughput,
     balanced_labels,
     draw,
     grid,
@@ -39,7 +39,7 @@ from repae.sampling import (
 from repae.track import ProgressBar, duration
 from repae.training.state import BUNDLES
 
-FORMATS: dict[str, type[Output]] = {"npz": Npz, "png": Pngs, "shards": Shards}
+FORMATS: dict[str, type[Output]] = {"npz": NpzOutput, "png": PngOutput, "shards": ShardOutput}
 MANIFEST, GRID = "manifest.json", "grid.png"
 SCHEMA = 1
 """Version of the manifest, and of what an image is a function of."""
@@ -54,7 +54,7 @@ class Sampled(NamedTuple):
     words: str
 
 
-def sample(folder: Path, settings: SampleSettings) -> Sampled:
+def sample_run(folder: Path, settings: SampleSettings) -> Sampled:
     """Draws the images of a run that are not there yet; ``manifest.json`` beside them says what made them.
 
     Leaves ``samples.npz`` with ``arr_0`` ``[N, H, W, C]`` uint8 and ``labels`` ``[N]``, or ``png/``, or ``shards/``;
@@ -226,7 +226,9 @@ def _claim(out: Path, what: dict[str, Any], folder: Path, place: Place) -> None:
     write_environment(out / "environment.json", place.device)
 
 
-def _draw(run: Run, weak: Run | None, labels: Tensor, output: Output, settings: SampleSettings, place: Place) -> Drawn:
+def _draw(
+    run: Run, weak: Run | None, labels: Tensor, output: Output, settings: SampleSettings, place: Place
+) -> Throughput:
     """Draws this process's batches; what all processes drew together."""
     part, parts = settings.share
     numbers = range(len(labels) * part // parts, len(labels) * (part + 1) // parts)
@@ -257,7 +259,7 @@ def _draw(run: Run, weak: Run | None, labels: Tensor, output: Output, settings: 
             progress.close()
     counts = torch.tensor([drawn.images, drawn.evaluations], device=place.device, dtype=torch.float32)
     images, evaluations = all_reduce_sum(counts.double() if place.device.type != "mps" else counts).tolist()
-    return Drawn(int(images), int(evaluations), time.monotonic() - began)
+    return Throughput(int(images), int(evaluations), time.monotonic() - began)
 
 
 def _finish(output: Output, labels: Tensor, settings: SampleSettings) -> int:
@@ -275,7 +277,7 @@ def _finish(output: Output, labels: Tensor, settings: SampleSettings) -> int:
     return 0
 
 
-def _words(drawn: Drawn, left: int, total: int, settings: SampleSettings) -> str:
+def _words(drawn: Throughput, left: int, total: int, settings: SampleSettings) -> str:
     words = f"all {total} images were there" if not left else "no image of this part was missing"
     if drawn.images:
         rates = (f"{count / drawn.seconds:.3g} {name}/s" for count, name in zip(drawn, ("images", "evaluations")))

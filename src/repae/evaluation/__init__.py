@@ -1,21 +1,21 @@
-"""Judging images: networks and their features, distances between sets, nearest neighbours, reconstruction, latents."""
+"""Measuring images: networks and their features, distances between sets, neighbours, reconstruction, latents."""
 
-from repae.evaluation.alone import AutoencoderAlone
+from repae.evaluation.autoencoder import AutoencoderAlone
 from repae.evaluation.cache import FeatureCache
-from repae.evaluation.classifier import Classifier, Judge, Judgement, judge_for
-from repae.evaluation.comparison import Comparison, compare
-from repae.evaluation.digits import unjudgeable
+from repae.evaluation.classifier import Classifier, Predictions, TrainedClassifier, classifier_for
+from repae.evaluation.classifier_figures import unclassifiable
+from repae.evaluation.comparison import Comparison, compare_images
+from repae.evaluation.evaluator import Evaluable, Networks, evaluate_bundle
 from repae.evaluation.features import ClassifierFeatures, FeatureExtractor, TeacherFeatures
 from repae.evaluation.frechet import Gaussian, Moments, frechet_distance, frechet_floor, gaussian_frechet
 from repae.evaluation.images import ImagesInFolder, ImagesInMemory, ImagesInNpz, ImagesOfDataset, open_images
 from repae.evaluation.inception import Inception
-from repae.evaluation.latents import cknna, latent_figures
+from repae.evaluation.latent_space import cknna, latent_figures
 from repae.evaluation.manifold import manifolds, nearest_images
 from repae.evaluation.neighbours import neighbour_figures, precision_recall_density_coverage
 from repae.evaluation.perceptual import LpipsConfig
 from repae.evaluation.reconstruction import fixed_pattern, psnr, ssim
 from repae.evaluation.reference import Reference, open_reference
-from repae.evaluation.run import Judged, Networks, evaluate
 from repae.evaluation.scores import inception_score, kernel_distance
 from repae.evaluation.settings import ComparisonConfig, EvaluationConfig, FeaturesConfig
 
@@ -25,6 +25,7 @@ __all__ = [
     "ClassifierFeatures",
     "Comparison",
     "ComparisonConfig",
+    "Evaluable",
     "EvaluationConfig",
     "FeatureCache",
     "FeatureExtractor",
@@ -35,23 +36,22 @@ __all__ = [
     "ImagesInNpz",
     "ImagesOfDataset",
     "Inception",
-    "Judge",
-    "Judged",
-    "Judgement",
     "LpipsConfig",
     "Moments",
     "Networks",
+    "Predictions",
     "Reference",
     "TeacherFeatures",
+    "TrainedClassifier",
     "cknna",
-    "compare",
-    "evaluate",
+    "classifier_for",
+    "compare_images",
+    "evaluate_bundle",
     "fixed_pattern",
     "frechet_distance",
     "frechet_floor",
     "gaussian_frechet",
     "inception_score",
-    "judge_for",
     "kernel_distance",
     "latent_figures",
     "manifolds",
@@ -62,5 +62,5 @@ __all__ = [
     "precision_recall_density_coverage",
     "psnr",
     "ssim",
-    "unjudgeable",
+    "unclassifiable",
 ]

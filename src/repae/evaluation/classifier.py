@@ -1,8 +1,9 @@
-"""The judge of small labelled image sets: one fixed classifier, independent of everything that is judged.
+"""The classifier that measures small labelled image sets: fixed, and independent of everything that it measures.
 
 Everything about it is fixed in this file: architecture, optimiser, steps, seed and the stratified 80/20 split. A digest
-of all that and of the images goes into every protocol: two evaluations with the same digest had the same judge. Its
-stem is a stride-2 convolution on the full 32 px, not an average pool, so that it sees a lattice printed by a decoder.
+of all that and of the images goes into every protocol: two evaluations with the same digest had the same classifier.
+Its stem is a stride-2 convolution on the full 32 px, not an average pool, so that it sees a lattice that a decoder
+prints.
 """
 
 from __future__ import annotations
@@ -52,20 +53,20 @@ class Classifier(nn.Module):
         return self.head(self.trunk(images.float() / 127.5 - 1))
 
     @torch.no_grad()
-    def judge(self, images: UInt8[Tensor, "n c 32 32"]) -> Judgement:
+    def predict(self, images: UInt8[Tensor, "n c 32 32"]) -> Predictions:
         """Raw penultimate features [n, 64] and predicted classes [n], in evaluation mode, on the CPU."""
         features = torch.cat([self.trunk(part.cpu().float() / 127.5 - 1) for part in images.split(CHUNK)])
-        return Judgement(features, self.head(features).argmax(1))
+        return Predictions(features, self.head(features).argmax(1))
 
 
-class Judgement(NamedTuple):
+class Predictions(NamedTuple):
     """What the classifier says of a set of images: features [n, 64] float32 and predicted classes [n]."""
 
     features: Float[Tensor, "n d"]
     classes: Int[Tensor, "n"]
 
 
-class Judge(NamedTuple):
+class TrainedClassifier(NamedTuple):
     """A trained classifier and what identifies it."""
 
     network: Classifier
@@ -78,16 +79,16 @@ class Judge(NamedTuple):
         return {"digest": self.digest, "weights": self.weights, "held_out_accuracy": self.held_out_accuracy}
 
 
-def judge_for(
+def classifier_for(
     images: UInt8[Tensor, "n c h w"], labels: Int[Tensor, "n"], num_classes: int, cache: Path | None
-) -> Judge:
-    """The judge of a data set: loaded from `cache/classifier-DIGEST/` if a whole one lies there, else trained and kept.
+) -> TrainedClassifier:
+    """The classifier of a data set: loaded from `cache/classifier-DIGEST/` if one is there whole, else trained.
 
     `digest`: 12 hexadecimal digits of everything that enters (recipe, network, images, labels); `weights`: the same of
     the trained weights, which may differ between machines in the last bits.
     """
     if images.shape[-2:] != (RESOLUTION, RESOLUTION):
-        raise UserError(f"the classifier judges images of {RESOLUTION} px; these have {tuple(images.shape[-2:])}")
+        raise UserError(f"the classifier takes images of {RESOLUTION} px; these have {tuple(images.shape[-2:])}")
     digest = recipe_digest(images, labels, num_classes)
     folder = None if cache is None else Path(cache) / f"classifier-{digest}"
     kept = None if folder is None else _load(folder, digest, images.shape[1], num_classes)
@@ -95,13 +96,13 @@ def judge_for(
         return kept
     network, accuracy = train_classifier(images, labels, num_classes)
     data = save({name: value.contiguous() for name, value in network.state_dict().items()})
-    judge = Judge(network, digest, _hash(data), accuracy)
+    trained = TrainedClassifier(network, digest, _hash(data), accuracy)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / "classifier.safetensors", data)
-        record = {"digest": digest, "weights": judge.weights, "held_out_accuracy": accuracy, "recipe": recipe()}
+        record = {"digest": digest, "weights": trained.weights, "held_out_accuracy": accuracy, "recipe": recipe()}
         write_atomic(folder / "classifier.json", json.dumps(record, indent=2) + "\n")
-    return judge
+    return trained
 
 
 def train_classifier(
@@ -126,7 +127,7 @@ def train_classifier(
             optimiser.step()
             schedule.step()
     network.eval().requires_grad_(False)
-    right = network.judge(images[held_out]).classes == labels[held_out]
+    right = network.predict(images[held_out]).classes == labels[held_out]
     return network, float(right.double().mean())
 
 
@@ -192,8 +193,8 @@ def _shifted(images: UInt8[Tensor, "b c h w"], generator: torch.Generator) -> UI
     return padded[batch, :, offsets[0][:, :, None], offsets[1][:, None, :]].permute(0, 3, 1, 2)
 
 
-def _load(folder: Path, digest: str, channels: int, num_classes: int) -> Judge | None:
-    """The judge kept in `folder`, or nothing if it is missing, cut short or altered (then it is made anew)."""
+def _load(folder: Path, digest: str, channels: int, num_classes: int) -> TrainedClassifier | None:
+    """The classifier kept in `folder`, or nothing if it is missing, cut short or altered (then it is made anew)."""
     try:
         record = json.loads((folder / "classifier.json").read_text(encoding="utf-8"))
         data = (folder / "classifier.safetensors").read_bytes()
@@ -203,7 +204,9 @@ def _load(folder: Path, digest: str, channels: int, num_classes: int) -> Judge |
         network.load_state_dict(load(data))
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError):
         return None
-    return Judge(network.eval().requires_grad_(False), digest, record["weights"], record["held_out_accuracy"])
+    return TrainedClassifier(
+        network.eval().requires_grad_(False), digest, record["weights"], record["held_out_accuracy"]
+    )
 
 
 def _hash(data: bytes) -> str:

@@ -68,7 +68,7 @@ class _Sides(NamedTuple):
     config: ComparisonConfig
 
 
-def compare(
+def compare_images(
     images: ImageSet, reference: Reference, extractor: FeatureExtractor, config: ComparisonConfig, cache: FeatureCache
 ) -> Comparison:
     """Every figure that the network and the reference allow, or those that `config.metrics` names.

@@ -114,12 +114,12 @@ class ClassifierFeatures(FeatureExtractor):
     name = "classifier"
 
     def __init__(self, network: Classifier) -> None:
-        self.network, self._judge = network, network.judge
+        self.network, self._predict = network, network.predict
         self.parts = {POOL: network.head.in_features}
 
     def __call__(self, images: UInt8[Tensor, "b c h w"]) -> dict[str, Float[Tensor, "b _"]]:
         """`POOL` only."""
-        return {POOL: self._judge(images).features}
+        return {POOL: self._predict(images).features}
 
     def about(self) -> dict[str, Any]:
         """Its kind."""

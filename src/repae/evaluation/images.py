@@ -1,4 +1,4 @@
-"""Sets of images to be judged: in memory, from a data set, from an ADM `.npz`, or from a folder.
+"""Sets of images to be measured: in memory, from a data set, from an ADM `.npz`, or from a folder.
 
 Nothing is ever resized without being asked: a set has one size, and a set that has not is refused.
 """

@@ -77,7 +77,7 @@ def neighbour_figures(
 ) -> dict[str, float]:
     """Every figure of this page for generated against real images.
 
-    Keys: nn_accuracy and nn_accuracy_real (real images, each judged by its nearest other); precision, recall, density,
+    Keys: nn_accuracy and nn_accuracy_real (real images, each by its nearest other); precision, recall, density,
     coverage; nn_distance, the median distance of a generated image to its nearest real one, beside nn_distance_real,
     the same of real images to their nearest other; copies, the share of generated images nearer to a real one than 99%
     of real images are to each other (.01 is what real images give: far above it hints at memorised training images).

@@ -29,7 +29,7 @@ class LpipsConfig(Config):
     """Which LPIPS.
 
     Attributes:
-        net: the backbone: ``vgg``, as autoencoders are judged, or ``alex``, the authors' default.
+        net: the backbone: ``vgg``, as autoencoders are compared, or ``alex``, the authors' default.
         weights: torchvision's file of the backbone; none looks into torch's cache of downloads.
     """
 

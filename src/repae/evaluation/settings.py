@@ -111,7 +111,7 @@ class ComparisonConfig(Config):
 
 
 class EvaluationConfig(Config):
-    """How generated images and reconstructions of a run are judged.
+    """How generated images and reconstructions of a run are measured.
 
     Attributes:
         images: unguided images for accuracy, Frechet distances and neighbours, and real ones for the reconstruction.

@@ -215,12 +215,12 @@ def _autoencoder(held: State, file: Path, statistics: Path | None) -> Contents:
         norm.set_statistics(read["latents_bias"].flatten(), read["latents_scale"].flatten().reciprocal())
         contents.parts["latent_norm"] = norm.state_dict()
         contents.extra["statistics"] = read
-    judge = file.with_name(f"{file.stem}{DISCRIMINATOR}{file.suffix}")
-    if judge.is_file():
-        state = read_file(judge)
+    discriminator = file.with_name(f"{file.stem}{DISCRIMINATOR}{file.suffix}")
+    if discriminator.is_file():
+        state = read_file(discriminator)
         contents.discriminator = discriminator_sizes(state)
         contents.parts["discriminator"] = discriminator_from_reference(state)
-    names = [place.name if place is not None and place.is_file() else "none" for place in (chosen, judge)]
+    names = [place.name if place is not None and place.is_file() else "none" for place in (chosen, discriminator)]
     contents.notes.append(f"statistics: {names[0]}; discriminator: {names[1]}")
     return contents
 

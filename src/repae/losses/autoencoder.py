@@ -88,14 +88,14 @@ class AutoencoderLoss(nn.Module):
         self,
         images: Float[Tensor, "b c h w"],
         latent: Latent,
-        judge: Discriminate | None,
+        discriminate: Discriminate | None,
         step: int,
     ) -> Terms:
         """What the autoencoder minimises, alignment apart; images in [-1, 1].
 
         reconstruction / exp(logvar_init) + perceptual + what bounds the latent + GAN. The latent is bound by its KL
         (sum over the latent, mean over the batch), or to its codebook, or not at all. The adversarial term is evaluated
-        only where it counts: ``judge`` given, factor and weight above zero.
+        only where it counts: ``discriminate`` given, factor and weight above zero.
         """
         c, terms, reconstruction = self.config, Terms(), latent.reconstruction
         pixel = reconstruction_loss(reconstruction, images, c.reconstruction_loss)
@@ -113,8 +113,8 @@ class AutoencoderLoss(nn.Module):
             terms.add("codebook_loss", codebook, weight=0.0)
             terms.add("commitment_loss", commitment, weight=0.0)
         factor, gan = self.gan_factor(step), pixel.new_zeros(())
-        if judge is not None and factor > 0 and c.discriminator_weight > 0:
-            gan = generator_loss(judge(reconstruction))
+        if discriminate is not None and factor > 0 and c.discriminator_weight > 0:
+            gan = generator_loss(discriminate(reconstruction))
         terms.add("weighted_gan_loss", c.discriminator_weight * factor * gan)
         terms.add("gan_loss", gan, weight=0.0)
         return terms

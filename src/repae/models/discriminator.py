@@ -1,4 +1,4 @@
-"""PatchGAN: a convolutional discriminator that judges overlapping patches (pix2pix, arXiv 1611.07004, Sec. 3.2.2)."""
+"""PatchGAN: a convolutional network that classifies overlapping patches (pix2pix, arXiv 1611.07004, Sec. 3.2.2)."""
 
 from __future__ import annotations
 

@@ -28,14 +28,14 @@ _CONVNEXT_SIDE = 224
 _REMEDY = "give the right file"
 
 
-class Judge(nn.Module):
+class FrozenNetwork(nn.Module):
     """A frozen network in eval mode, whatever mode is asked for. ``bf16`` halves its memory and costs digits."""
 
     def __init__(self, *, bf16: bool) -> None:
         super().__init__()
         self.bf16 = bf16
 
-    def train(self, mode: bool = True) -> Judge:
+    def train(self, mode: bool = True) -> FrozenNetwork:
         """Stays in eval mode."""
         return super().train(False)
 
@@ -46,7 +46,7 @@ class Judge(nn.Module):
         return torch.autocast(images.device.type, torch.bfloat16, cache_enabled=False)
 
 
-class Lpips(Judge):
+class Lpips(FrozenNetwork):
     """VGG16 up to relu5_3 and the weights of its channels (LPIPS v0.1, arXiv 1801.03924).
 
     Args:
@@ -111,7 +111,7 @@ class Lpips(Judge):
         self.linear.load_state_dict({str(layer): state[name].flatten() for layer, name in enumerate(names)})
 
 
-class ConvNextLogits(Judge):
+class ConvNextLogits(FrozenNetwork):
     """A ConvNeXt's logits of images resized to 224 pixels (arXiv 2201.03545), as MaskGIT-like tokenizers compare them.
 
     Args:

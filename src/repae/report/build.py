@@ -7,10 +7,10 @@ from pathlib import Path
 from repae.config import write_atomic
 from repae.report import sections
 from repae.report.gallery import gallery
-from repae.report.latents import latents
+from repae.report.latent_charts import latents
 from repae.report.notes import notes
 from repae.report.page import page
-from repae.report.run import read_run
+from repae.report.run_files import read_run
 
 
 def build(run_dir: str | Path) -> Path:

@@ -7,13 +7,13 @@ from pathlib import PurePath
 from typing import Any
 
 from repae.report.page import missing, picture, section
-from repae.report.run import Run
+from repae.report.run_files import RunFiles
 from repae.report.sections import VAE_ONLY
 
 FOLDER = "gallery"
 
 
-def gallery(run: Run) -> str:
+def gallery(run: RunFiles) -> str:
     """Every picture that `samples/gallery/gallery.json` lists, and what could not be drawn; nothing for a VAE alone."""
     title = "Gallery"
     if run.of_recipe("method.kind") == VAE_ONLY:
@@ -26,7 +26,7 @@ def gallery(run: Run) -> str:
     return section("gallery", title, f"<div class='gallery'>{''.join(parts)}</div>")
 
 
-def _picture(run: Run, entry: dict[str, Any]) -> str:
+def _picture(run: RunFiles, entry: dict[str, Any]) -> str:
     title, file = str(entry.get("title", "")), PurePath(str(entry.get("file", ""))).name
     path = run.picture(f"{FOLDER}/{file}")
     if path is None:

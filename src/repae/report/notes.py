@@ -5,21 +5,21 @@ from __future__ import annotations
 from html import escape
 
 from repae.report.page import section
-from repae.report.run import Run
+from repae.report.run_files import RunFiles
 
 DRIFT = 6.0
 LATTICE = 0.05
 COPIES = 0.05
 
 
-def notes(run: Run) -> str:
+def notes(run: RunFiles) -> str:
     """Limits of what was shown, and warnings where a figure is out of the ordinary."""
     items = [f"<li class='warn'>{escape(text)}</li>" for text in warnings(run)]
     items += [f"<li>{escape(text)}</li>" for text in limits(run)]
     return section("notes", "What these figures do not say", f"<ul>{''.join(items)}</ul>")
 
 
-def limits(run: Run) -> list[str]:
+def limits(run: RunFiles) -> list[str]:
     """What a careful reader should know before quoting anything from this page."""
     found = ["One run with one seed: differences of a few points between two such runs are noise."]
     kinds = [teacher.get("kind") for teacher in run.of_recipe("teachers") or [] if isinstance(teacher, dict)]
@@ -51,7 +51,7 @@ def limits(run: Run) -> list[str]:
     return found
 
 
-def warnings(run: Run) -> list[str]:
+def warnings(run: RunFiles) -> list[str]:
     """What went wrong or may have."""
     found = []
     done, steps = run.steps_done(), run.of_recipe("loop.steps")

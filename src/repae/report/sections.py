@@ -7,16 +7,16 @@ from html import escape
 from typing import Any
 
 from repae.report.charts import Points, chart, number
+from repae.report.figures import EVALUATED, GROUPS, PANELS, TEACHER, UNSHOWN, Figure
 from repae.report.page import code, facts, folded, group, missing, picture, row, said, section, table
-from repae.report.run import Run
-from repae.report.words import EVALUATED, GROUPS, PANELS, TEACHER, UNSHOWN, Figure
+from repae.report.run_files import RunFiles
 from repae.track import duration
 
 PREVIEWS = 8
 VAE_ONLY = "vae"
 
 
-def header(run: Run) -> str:
+def header(run: RunFiles) -> str:
     """Name, purpose, a line about how it ran, and the figures that matter most."""
     name = str(run.of_recipe("name") or run.folder.name)
     about = run.of_recipe("about")
@@ -29,7 +29,7 @@ def header(run: Run) -> str:
     return "<header>" + "\n".join(parts) + "</header>"
 
 
-def results(run: Run) -> str:
+def results(run: RunFiles) -> str:
     """The table of metrics and the protocol that made them."""
     if run.evaluation is None:
         return section("results", "Results", missing("Not evaluated: there is no evaluation.json in this run."))
@@ -55,7 +55,7 @@ def results(run: Run) -> str:
     return section("results", "Results", *parts)
 
 
-def samples(run: Run) -> str:
+def samples(run: RunFiles) -> str:
     """The class-conditional grid; nothing for a run that trained an autoencoder alone."""
     if run.of_recipe("method.kind") == VAE_ONLY:
         return ""
@@ -65,7 +65,7 @@ def samples(run: Run) -> str:
     return section("samples", "Generated images", picture(path, f"Each row is one class. {_preview_line(run)}".strip()))
 
 
-def over_time(run: Run) -> str:
+def over_time(run: RunFiles) -> str:
     """The same noise and labels at several steps of the training."""
     previews = run.previews()
     if not previews:
@@ -81,7 +81,7 @@ def over_time(run: Run) -> str:
     return section("time", "Over the training", f"<p>{escape(words)}</p>", f"<div class='strip'>{strip}</div>")
 
 
-def reconstructions(run: Run) -> str:
+def reconstructions(run: RunFiles) -> str:
     """Real images and what the autoencoder makes of them."""
     path = run.picture("reconstructions.png")
     if path is None:
@@ -94,7 +94,7 @@ def reconstructions(run: Run) -> str:
     return section("reconstructions", "Real and reconstructed", picture(path, caption))
 
 
-def curves(run: Run) -> str:
+def curves(run: RunFiles) -> str:
     """Losses, gradient norms, latent scale and speed over the training."""
     if not run.metrics:
         return section("curves", "Curves", missing("No metrics were logged (metrics.jsonl)."))
@@ -125,7 +125,7 @@ def curves(run: Run) -> str:
     return section("curves", "Curves", *parts)
 
 
-def teacher(run: Run) -> str:
+def teacher(run: RunFiles) -> str:
     """Whether the teacher's tokens say anything."""
     title = "The teacher"
     if not run.teachers:
@@ -144,7 +144,7 @@ def teacher(run: Run) -> str:
     return section("teacher", title, *parts)
 
 
-def what_was_run(run: Run) -> str:
+def what_was_run(run: RunFiles) -> str:
     """The resolved recipe and the machine."""
     parts = []
     if run.recipe_text is None:
@@ -160,7 +160,7 @@ def what_was_run(run: Run) -> str:
     return section("run", "What was run", *parts)
 
 
-def _how_it_ran(run: Run) -> str:
+def _how_it_ran(run: RunFiles) -> str:
     words = []
     if kind := run.of_recipe("method.kind"):
         words.append(f"method {kind}")
@@ -217,21 +217,21 @@ def _protocol_line(protocol: dict[str, Any]) -> str:
         words.append(f"sampler {protocol['sampler'].get('kind')}, {protocol['sampler'].get('steps')} steps")
     if bundle := protocol.get("bundle"):
         words.append(f"weights {bundle!r}")
-    if isinstance(judge := protocol.get("classifier"), dict):
-        accuracy = judge.get("held_out_accuracy")
+    if isinstance(classifier := protocol.get("classifier"), dict):
+        accuracy = classifier.get("held_out_accuracy")
         held_out = f" ({accuracy:.1%} of held-out real images right)" if _is_number(accuracy) else ""
-        words.append(f"classifier {judge.get('digest')}{held_out}")
+        words.append(f"classifier {classifier.get('digest')}{held_out}")
     return ("Measured with " + "; ".join(words) + ".") if words else ""
 
 
-def _preview_line(run: Run) -> str:
+def _preview_line(run: RunFiles) -> str:
     sampler, guidance = run.of_recipe("preview.sampler"), run.of_recipe("preview.guidance")
     if not isinstance(sampler, dict) or not isinstance(guidance, dict):
         return ""
     return f"Sampler {sampler.get('kind')}, {sampler.get('steps')} steps, guidance {guidance.get('scale')}."
 
 
-def _best_line(run: Run) -> str:
+def _best_line(run: RunFiles) -> str:
     """Which checkpoint was kept as the best."""
     metric = (run.best or {}).get("metric")
     if run.best is None or not isinstance(metric, dict) or not metric:

@@ -1,11 +1,11 @@
 """Drawing images: noise to pixels, which labels, long lists by many processes, grids and files."""
 
 from repae.sampling.between import BetweenClasses, Mixture, between_noise, spherical
-from repae.sampling.draw import Drawn, draw, missing_batches
-from repae.sampling.files import Npz, Output, Pngs, Shards
+from repae.sampling.draw import Throughput, draw, missing_batches
+from repae.sampling.files import NpzOutput, Output, PngOutput, ShardOutput
 from repae.sampling.generate import (
     ImageNoise,
-    Source,
+    VelocityModel,
     chosen_noise,
     generate,
     generate_batches,
@@ -18,14 +18,14 @@ from repae.sampling.pictures import grid, pairs, png, sheet, write_png
 
 __all__ = [
     "BetweenClasses",
-    "Drawn",
     "ImageNoise",
     "Mixture",
-    "Npz",
+    "NpzOutput",
     "Output",
-    "Pngs",
-    "Shards",
-    "Source",
+    "PngOutput",
+    "ShardOutput",
+    "Throughput",
+    "VelocityModel",
     "balanced_labels",
     "between_noise",
     "chosen_noise",

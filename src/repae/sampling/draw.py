@@ -17,11 +17,11 @@ from repae.runtime.beside import at_once, beside
 from repae.runtime.distributed import World
 from repae.runtime.precision import Precision
 from repae.sampling.files import Output
-from repae.sampling.generate import Source, generate
+from repae.sampling.generate import VelocityModel, generate
 from repae.track import ProgressBar
 
 
-class Drawn(NamedTuple):
+class Throughput(NamedTuple):
     """What one process drew: images, images times networks that saw them, and how long it took in seconds."""
 
     images: int
@@ -33,7 +33,7 @@ class Drawn(NamedTuple):
 class Counted:
     """A source that counts how many images its network has seen, each evaluation of each."""
 
-    source: Source
+    source: VelocityModel
     evaluations: int = 0
 
     @property
@@ -76,7 +76,7 @@ def missing_batches(numbers: range, present: Sequence[range], batch_size: int, w
 
 
 def draw(
-    source: Source,
+    source: VelocityModel,
     labels: Int[Tensor, " n"],
     batches: Sequence[range],
     output: Output,
@@ -85,10 +85,10 @@ def draw(
     path: Path,
     precision: Precision,
     guidance: Guidance | Autoguidance | None = None,
-    weak: Source | None = None,
+    weak: VelocityModel | None = None,
     seed: int = 0,
     progress: ProgressBar | None = None,
-) -> Drawn:
+) -> Throughput:
     """Draw some batches of the images of `labels` and hand them to `output`, in a process beside if there are several.
 
     Image i is that of `generate` with these arguments.
@@ -130,4 +130,4 @@ def draw(
             "make room, and run the same command again to go on"
         ) from error
     evaluations = counted.evaluations + (weaker.evaluations if weaker is not None else 0)
-    return Drawn(done, evaluations, time.monotonic() - began)
+    return Throughput(done, evaluations, time.monotonic() - began)

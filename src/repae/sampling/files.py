@@ -54,7 +54,7 @@ class Output(ABC):
 
     @property
     @abstractmethod
-    def place(self) -> Path:
+    def path(self) -> Path:
         """The file or folder that the images are in when all of them are there."""
 
     @abstractmethod
@@ -74,14 +74,14 @@ class Output(ABC):
         """Make of all images what was asked for. Doing it twice, or again after a kill, does no harm."""
 
 
-class Shards(Output):
+class ShardOutput(Output):
     """A file `shards/FIRST-LAST.npy` `[b, H, W, C]` uint8 for each batch, last included, and `shards/labels.npy`."""
 
     _NAME = re.compile(r"(\d+)-(\d+)\.npy")
 
     @property
     @override
-    def place(self) -> Path:
+    def path(self) -> Path:
         return self._shards
 
     @override
@@ -104,9 +104,9 @@ class Shards(Output):
 
     @override
     def finish(self, labels: Int64[np.ndarray, " n"]) -> None:
-        with atomic_file(self.place / "labels.npy") as file:
+        with atomic_file(self.path / "labels.npy") as file:
             np.save(file, labels)
-        settle(self.place)
+        settle(self.path)
 
     @property
     def _shards(self) -> Path:
@@ -131,7 +131,7 @@ class Shards(Output):
                 done = numbers.stop
 
 
-class Npz(Shards):
+class NpzOutput(ShardOutput):
     """One file `samples.npz`: `arr_0` `[N, H, W, C]` uint8 and `labels` `[N]` int64.
 
     The layout of guided diffusion's (ADM, arXiv 2105.05233) sample files. Shards until all images are there.
@@ -139,33 +139,33 @@ class Npz(Shards):
 
     @property
     @override
-    def place(self) -> Path:
+    def path(self) -> Path:
         return self.folder / "samples.npz"
 
     @override
     def present(self) -> list[range]:
-        return [range(self.total)] if self.place.exists() else super().present()
+        return [range(self.total)] if self.path.exists() else super().present()
 
     @override
     def finish(self, labels: Int64[np.ndarray, " n"]) -> None:
-        if not self.place.exists():
+        if not self.path.exists():
             (first,) = self.take(1)
-            save_npz(self.place, self._parts(), (self.total, *first.shape), labels)
+            save_npz(self.path, self._parts(), (self.total, *first.shape), labels)
         shutil.rmtree(self._shards, ignore_errors=True)
         settle(self.folder)
 
 
-class Pngs(Output):
+class PngOutput(Output):
     """A file `png/NUMBER.png` for each image, of six digits or more, and `png/labels.npy`."""
 
     @property
     @override
-    def place(self) -> Path:
+    def path(self) -> Path:
         return self.folder / "png"
 
     @override
     def present(self) -> list[range]:
-        numbers = (int(path.stem) for path in self.place.glob("*.png") if path.stem.isdecimal() and _ends(path))
+        numbers = (int(path.stem) for path in self.path.glob("*.png") if path.stem.isdecimal() and _ends(path))
         return [range(number, number + 1) for number in sorted(numbers)]
 
     @override
@@ -179,12 +179,12 @@ class Pngs(Output):
 
     @override
     def finish(self, labels: Int64[np.ndarray, " n"]) -> None:
-        with atomic_file(self.place / "labels.npy") as file:
+        with atomic_file(self.path / "labels.npy") as file:
             np.save(file, labels)
-        settle(self.place)
+        settle(self.path)
 
     def _name(self, number: int) -> Path:
-        return self.place / f"{number:06d}.png"
+        return self.path / f"{number:06d}.png"
 
 
 def _length(path: Path) -> int | None:

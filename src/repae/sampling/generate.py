@@ -24,8 +24,8 @@ What they start from (`step` None), or what a stochastic sampler adds at a step.
 
 
 @runtime_checkable
-class Source(Protocol):
-    """What images are drawn from; `repae.models.bundle.Bundle` is one.
+class VelocityModel(Protocol):
+    """A velocity field and its decoder, which images are drawn from; `repae.models.bundle.Bundle` is one.
 
     `latent_shape` is (c, h, w); `null_label` the class that stands for none, or None where there is none.
     """
@@ -42,14 +42,14 @@ class Source(Protocol):
 
 
 def generate(
-    source: Source,
+    source: VelocityModel,
     labels: Int[Tensor, " n"],
     *,
     sampler: Sampler,
     path: Path,
     precision: Precision,
     guidance: Guidance | Autoguidance | None = None,
-    weak: Source | None = None,
+    weak: VelocityModel | None = None,
     seed: int = 0,
     batch_size: int = 256,
     first: int = 0,
@@ -84,14 +84,14 @@ def generate(
 
 
 def generate_batches(
-    source: Source,
+    source: VelocityModel,
     labels: Int[Tensor, " n"],
     *,
     sampler: Sampler,
     path: Path,
     precision: Precision,
     guidance: Guidance | Autoguidance | None = None,
-    weak: Source | None = None,
+    weak: VelocityModel | None = None,
     seed: int = 0,
     batch_size: int = 256,
     first: int = 0,
@@ -116,7 +116,11 @@ def generate_batches(
 
 
 def _field(
-    source: Source, weak: Source | None, y: Tensor, guidance: Guidance | Autoguidance, precision: Precision
+    source: VelocityModel,
+    weak: VelocityModel | None,
+    y: Tensor,
+    guidance: Guidance | Autoguidance,
+    precision: Precision,
 ) -> VelocityField:
     if isinstance(guidance, Autoguidance):
         assert weak is not None, "autoguidance needs a weaker source"
@@ -124,7 +128,7 @@ def _field(
     return guide(_network(source, precision), y, source.null_label, guidance)
 
 
-def _network(source: Source, precision: Precision) -> Network:
+def _network(source: VelocityModel, precision: Precision) -> Network:
     def network(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
         with precision.autocast():
             return source.velocity(x, t, y).float()

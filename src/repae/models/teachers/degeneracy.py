@@ -24,7 +24,7 @@ _WORDS = {
 def degeneracy(
     tokens: Float[Tensor, "n l d"], labels: Int64[Tensor, " n"], centre: Float[Tensor, "l d"] | None = None
 ) -> dict[str, float]:
-    """Judge the tokens that a denoiser is to be aligned to; a few thousand images are plenty.
+    """Measure the tokens that a denoiser is to be aligned to; a few thousand images are plenty.
 
     The labels serve these figures only. They are computed on the CPU in float32, with one fixed split.
 
@@ -38,7 +38,7 @@ def degeneracy(
         same of everything. ``position_share`` and ``image_share``: how much of the token variance remains when tokens
         are averaged over the images, or over the places. ``label_cosine``: mean cosine of a token with the mean token
         of its class and place, which a denoiser that is given the label can learn without looking at the latent.
-        ``probe_accuracy``: of a logistic regression on mean tokens, trained on 80% of the images and judged on the
+        ``probe_accuracy``: of a logistic regression on mean tokens, trained on 80% of the images and measured on the
         rest. ``neighbour_accuracy``: how often the image with the most similar mean token has the same class. With
         ``centre``, the first three also as ``..._raw``, before the subtraction. A figure that cannot be computed
         (one class only, a single image, tokens that are all equal) is NaN.
@@ -99,9 +99,9 @@ def class_means(tokens: Float[Tensor, "n l d"], labels: Int64[Tensor, " n"]) -> 
 
 
 def linear_probe(means: Float[Tensor, "n d"], labels: Int64[Tensor, " n"]) -> float:
-    """Accuracy of a logistic regression on standardised rows, trained on four fifths, judged on the rest; NaN if none.
+    """Accuracy of a logistic regression on standardised rows, trained on four fifths, tested on the rest; NaN if none.
 
-    The split is fixed. With one class, or no row to judge, there is no accuracy.
+    The split is fixed. With one class, or no row to measure, there is no accuracy.
     """
     from sklearn.linear_model import LogisticRegression
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from repae.report.charts import bars, chart
 from repae.report.page import missing, section
-from repae.report.run import Run
+from repae.report.run_files import RunFiles
 
 
-def latents(run: Run) -> str:
+def latents(run: RunFiles) -> str:
     """Mean and variance of every channel and the spectrum, from the evaluation."""
     title = "The latents"
     found = (run.evaluation or {}).get("latents")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from evaluation.fakes import FakeBundle, Memory, Random
 
-from repae.evaluation import EvaluationConfig, Networks, classifier, evaluate, unjudgeable
+from repae.evaluation import EvaluationConfig, Networks, classifier, evaluate_bundle, unclassifiable
 from repae.flow import Euler
 from repae.runtime.precision import Precision
 
@@ -48,16 +48,18 @@ class Perfect(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def perfect(judged):
+def perfect(trained):
     """The evaluation of a generator that draws real images, with the labels it was asked for."""
-    asked, real = [], _drawing_real(judged.digits)
+    asked, real = [], _drawing_real(trained.digits)
 
     def draw(labels):
         asked.append(labels.clone())
         return real(labels)
 
     bundle = FakeBundle(draw)
-    return Perfect(bundle, asked, evaluate(bundle, judged.digits, SETTINGS, precision=FP32, cache=judged.cache))
+    return Perfect(
+        bundle, asked, evaluate_bundle(bundle, trained.digits, SETTINGS, precision=FP32, cache=trained.cache)
+    )
 
 
 @pytest.mark.slow
@@ -72,28 +74,28 @@ def test_a_perfect_generator_scores_perfectly(perfect):
 
 
 @pytest.mark.slow
-def test_the_protocol_says_how(perfect, judged):
+def test_the_protocol_says_how(perfect, trained):
     """Everything that a second person needs to repeat the figures, as JSON."""
     protocol = json.loads(json.dumps(perfect.result))["protocol"]
     assert protocol["bundle"] == "live" and protocol["images"] == 1797 and protocol["guided_images"] == 300
     assert protocol["sampler"]["kind"] == "euler" and protocol["evaluations"] == 2 and protocol["seed"] == 0
     assert protocol["guidance"] == {"kind": "classifier-free", "scale": 2.0, "low": 0.0, "high": 0.85}
-    assert protocol["classifier"]["digest"] == judged.judge.digest
-    assert protocol["data"]["fingerprint"] == judged.digits.fingerprint and "torch" in protocol["versions"]
+    assert protocol["classifier"]["digest"] == trained.classifier.digest
+    assert protocol["data"]["fingerprint"] == trained.digits.fingerprint and "torch" in protocol["versions"]
 
 
 @pytest.mark.slow
-def test_labels_of_generated_images_follow_the_data(perfect, judged):
+def test_labels_of_generated_images_follow_the_data(perfect, trained):
     """The Frechet distance compares sets with the same class shares; unguided batches are not doubled."""
     free, guided = torch.cat(perfect.labels)[:1797], torch.cat(perfect.labels)[1797:]
-    counts = torch.bincount(judged.digits.labels)
+    counts = torch.bincount(trained.digits.labels)
     assert torch.equal(torch.bincount(free), counts)
     assert float((torch.bincount(guided) - counts * 300 / 1797).abs().max()) < 1
     assert perfect.bundle.batches == [200, 200] * 8 + [197, 197] + [200, 400, 100, 200]
 
 
 @pytest.mark.slow
-def test_noise_scores_nothing(judged):
+def test_noise_scores_nothing(trained):
     """Images without any digit: chance accuracy, a distance far above the floor, no precision."""
     generator = torch.Generator().manual_seed(0)
 
@@ -102,18 +104,18 @@ def test_noise_scores_nothing(judged):
 
     bundle = FakeBundle(noise, lambda images: images // 2)
     settings = SETTINGS.replace(images=300)
-    result = evaluate(bundle, judged.digits, settings, precision=FP32, cache=judged.cache)
+    result = evaluate_bundle(bundle, trained.digits, settings, precision=FP32, cache=trained.cache)
     assert result["accuracy"] < 0.25 and result["precision"] == result["copies"] == 0.0
     assert result["fd"] > 20 * result["fd_floor"] and result["psnr"] < 20
 
 
-def test_a_model_without_a_null_class_is_judged_unguided(monkeypatch):
+def test_a_model_without_a_null_class_is_measured_unguided(monkeypatch):
     """No label dropout, no guidance: the figure is left out, the others stand. Any labelled 32 px images will do."""
     monkeypatch.setattr(classifier, "STEPS", 3)
     dataset = _memory()
     bundle = FakeBundle(lambda labels: dataset.images[: len(labels)])
     bundle.null_label = None
-    result = evaluate(bundle, dataset, SETTINGS.replace(images=20), precision=FP32)
+    result = evaluate_bundle(bundle, dataset, SETTINGS.replace(images=20), precision=FP32)
     assert set(result) == (FIGURES - {"accuracy_guided"}) | BESIDE | TABLES
     assert "null class" in result["notes"][0] and result["copies"] == 1.0
 
@@ -135,27 +137,27 @@ def _memory(n=40, size=32, classes=2):
         ),
     ],
 )
-def test_sets_that_cannot_be_judged_are_told_from_those_that_can(dataset, word):
-    """Why the classifier does not judge a data set is said in words."""
-    assert word in unjudgeable(dataset)
-    assert unjudgeable(_memory()) is None
+def test_sets_that_cannot_be_classified_are_told_from_those_that_can(dataset, word):
+    """Why a data set has no classifier is said in words."""
+    assert word in unclassifiable(dataset)
+    assert unclassifiable(_memory()) is None
 
 
 def test_other_images_without_any_network_get_figures_of_the_autoencoder():
     """Large images and nothing at hand to compare them with: no image is generated, and the result says so."""
     bundle = FakeBundle(lambda labels: pytest.fail("generated"), lambda images: images.clamp_max(200))
-    result = evaluate(bundle, _memory(size=64), EvaluationConfig(images=10), precision=FP32)
+    result = evaluate_bundle(bundle, _memory(size=64), EvaluationConfig(images=10), precision=FP32)
     assert set(result) == AUTOENCODER | BESIDE
     assert "Only the reconstruction" in result["notes"][0]
 
 
 def test_other_images_are_compared_in_the_features_at_hand():
-    """A folder that the classifier cannot judge has every figure of its teacher, with reference and network named."""
+    """A folder that the classifier cannot take has every figure of its teacher, with reference and network named."""
     dataset = _memory(n=60, size=64)
     bundle = FakeBundle(lambda labels: dataset.images[: len(labels)], lambda images: images.clamp_max(200))
     networks = Networks([Random("teacher")], missing=["No FID: no weights."])
     settings = SETTINGS.replace(images=40, reference_images=50)
-    result = evaluate(bundle, dataset, settings, precision=FP32, networks=networks)
+    result = evaluate_bundle(bundle, dataset, settings, precision=FP32, networks=networks)
     family = {f"{key}_teacher" for key in ("fd", "kd", "precision", "recall", "copies")} | {"rfd_teacher"}
     assert set(result) == AUTOENCODER | family | {"latent_cknna"} | BESIDE | TABLES
     assert "No figure of the classifier" in result["notes"][0] and result["notes"][1] == "No FID: no weights."
@@ -169,7 +171,7 @@ def test_other_images_are_compared_in_the_features_at_hand():
 
 
 @pytest.mark.slow
-def test_the_digits_are_judged_class_by_class_too(perfect):
+def test_the_digits_are_measured_class_by_class_too(perfect):
     """How many of each class were drawn and recognised."""
     rows = perfect.result["classes"]["classifier"]
     assert [row["class"] for row in rows] == list(range(10)) and min(row["accuracy"] for row in rows) > 0.95

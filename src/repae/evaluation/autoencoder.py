@@ -1,4 +1,4 @@
-"""An autoencoder by itself, as it is judged: it reconstructs and encodes, and nothing is generated."""
+"""An autoencoder by itself, as it is evaluated: it reconstructs and encodes, and nothing is generated."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import torch
 
 from repae.config import UserError
 from repae.evaluation import cknna, latent_figures
-from repae.evaluation.latents import effective_channels, high_frequency_share, power_spectrum
+from repae.evaluation.latent_space import effective_channels, high_frequency_share, power_spectrum
 
 
 def _randn(*shape, seed=0):

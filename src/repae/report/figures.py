@@ -164,7 +164,7 @@ PANELS = (
         {"eval_precision": "precision", "eval_recall": "recall", "eval_coverage": "coverage"},
         "Of images generated without guidance.",
     ),
-    Panel("Reconstruction, PSNR", {"eval_psnr": "dB", "psnr": "dB, few images"}, "Of the weights that are judged."),
+    Panel("Reconstruction, PSNR", {"eval_psnr": "dB", "psnr": "dB, few images"}, "Of the weights that are evaluated."),
     Panel(
         "Denoiser", {"sit_loss": "total", "denoising_loss": "flow matching"}, "Flow matching plus weighted alignment."
     ),

@@ -11,7 +11,7 @@ from repae.config import UserError, read_yaml
 from repae.track import read_metrics
 
 
-class Run(NamedTuple):
+class RunFiles(NamedTuple):
     """The files of one run, read. `damaged`: names of files that are there and cannot be read."""
 
     folder: Path
@@ -61,7 +61,7 @@ class Run(NamedTuple):
         return total + last if seen else None
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> RunFiles:
     """Read a run's folder.
 
     Raises:
@@ -93,7 +93,7 @@ def read_run(folder: Path) -> Run:
     text = (folder / "recipe.yaml").read_text(encoding="utf-8", errors="replace") if recipe else None
     environment, evaluation, teachers = json_of("environment.json"), json_of("evaluation.json"), json_of("teacher.json")
     gallery, best = json_of("samples/gallery/gallery.json"), json_of("checkpoints/best.json")
-    return Run(
+    return RunFiles(
         folder,
         text,
         recipe,

@@ -1,4 +1,4 @@
-"""What the fixed classifier and the pixels say of generated images of a small labelled set, such as the digits."""
+"""What the fixed classifier and the pixels say of generated images of a small labelled set."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from repae.data import Dataset
-from repae.evaluation.classifier import RESOLUTION, Judge
+from repae.evaluation.classifier import RESOLUTION, TrainedClassifier
 from repae.evaluation.frechet import frechet_distance, frechet_floor
 from repae.evaluation.neighbours import neighbour_figures
 
@@ -17,18 +17,18 @@ MOST_IMAGES = 20_000
 FEWEST_PER_CLASS = 10
 
 
-class Labelled(NamedTuple):
+class LabelledImages(NamedTuple):
     """Images in memory, 0..255, with their labels, or those that they were made for."""
 
     images: UInt8[Tensor, "n c h w"]
     labels: Int64[Tensor, " n"]
 
 
-def unjudgeable(dataset: Dataset) -> str | None:
-    """Why the fixed classifier cannot judge images like these, in words; nothing if it can."""
+def unclassifiable(dataset: Dataset) -> str | None:
+    """Why the fixed classifier cannot measure images like these, in words; None if it can."""
     counts = torch.bincount(dataset.labels, minlength=dataset.num_classes)
     if dataset.resolution != RESOLUTION:
-        return f"the classifier judges images of {RESOLUTION} px and these have {dataset.resolution}"
+        return f"the classifier takes images of {RESOLUTION} px and these have {dataset.resolution}"
     if dataset.num_classes < 2:
         return "there is one class, so there is nothing to tell apart"
     if int(counts.min()) < FEWEST_PER_CLASS:
@@ -40,15 +40,19 @@ def unjudgeable(dataset: Dataset) -> str | None:
 
 
 def classifier_figures(
-    free: Labelled, guided: Labelled | None, real: Labelled, judge: Judge, neighbours: int
+    free: LabelledImages,
+    guided: LabelledImages | None,
+    real: LabelledImages,
+    classifier: TrainedClassifier,
+    neighbours: int,
 ) -> dict[str, float]:
     """Guided accuracy, where guided images were drawn, and everything else of images drawn without guidance.
 
     accuracy_guided, accuracy (share of generated images that the classifier takes for the label they were made for),
     fd and fd_floor in its features, and the figures of `neighbour_figures` on pixels.
     """
-    figures = {} if guided is None else {"accuracy_guided": _share(_right(guided, judge))}
-    of_free, of_real = judge.network.judge(free.images), judge.network.judge(real.images)
+    figures = {} if guided is None else {"accuracy_guided": _share(_right(guided, classifier))}
+    of_free, of_real = classifier.network.predict(free.images), classifier.network.predict(real.images)
     return {
         **figures,
         "accuracy": _share(of_free.classes == free.labels),
@@ -58,17 +62,17 @@ def classifier_figures(
     }
 
 
-def accuracy_by_class(free: Labelled, judge: Judge) -> list[dict[str, Any]]:
+def accuracy_by_class(free: LabelledImages, classifier: TrainedClassifier) -> list[dict[str, Any]]:
     """For each class that was drawn: its number of images and the share that the classifier takes for it."""
-    right, rows = _right(free, judge), []
+    right, rows = _right(free, classifier), []
     for label in free.labels.unique().tolist():
         of_class = right[free.labels == label]
         rows.append({"class": label, "generated": len(of_class), "accuracy": _share(of_class)})
     return rows
 
 
-def _right(drawn: Labelled, judge: Judge) -> Tensor:
-    return judge.network.judge(drawn.images).classes == drawn.labels
+def _right(drawn: LabelledImages, classifier: TrainedClassifier) -> Tensor:
+    return classifier.network.predict(drawn.images).classes == drawn.labels
 
 
 def _share(right: Tensor) -> float:

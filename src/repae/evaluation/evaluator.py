@@ -13,15 +13,15 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from repae.data import Dataset
-from repae.evaluation.alone import AutoencoderAlone
+from repae.evaluation.autoencoder import AutoencoderAlone
 from repae.evaluation.cache import FeatureCache
-from repae.evaluation.classifier import Judge, judge_for
-from repae.evaluation.comparison import Comparison, compare
-from repae.evaluation.digits import Labelled, accuracy_by_class, classifier_figures, unjudgeable
+from repae.evaluation.classifier import TrainedClassifier, classifier_for
+from repae.evaluation.classifier_figures import LabelledImages, accuracy_by_class, classifier_figures, unclassifiable
+from repae.evaluation.comparison import Comparison, compare_images
 from repae.evaluation.features import POOL, ClassifierFeatures, FeatureExtractor
 from repae.evaluation.frechet import FLOOR_SPLITS
 from repae.evaluation.images import ImagesInMemory, ImagesOfDataset
-from repae.evaluation.latents import latent_figures
+from repae.evaluation.latent_space import latent_figures
 from repae.evaluation.perceptual import Lpips
 from repae.evaluation.protocol import versions
 from repae.evaluation.reconstruction import fixed_pattern, psnr, ssim
@@ -31,7 +31,7 @@ from repae.flow import UNGUIDED, Guidance, LinearPath
 from repae.flow import Path as FlowPath
 from repae.preparation.statistics import evenly_spaced
 from repae.runtime.precision import Precision
-from repae.sampling import Source, generate, labels_like
+from repae.sampling import VelocityModel, generate, labels_like
 
 LABEL_RULE = "class shares of the data set, in ascending order"
 
@@ -40,7 +40,7 @@ LATENT_IMAGES = 2_000
 
 
 @runtime_checkable
-class Judged(Source, Protocol):
+class Evaluable(VelocityModel, Protocol):
     """What is evaluated; `repae.models.bundle.Bundle` is one: a source of images that also gives images back."""
 
     @property
@@ -52,10 +52,10 @@ class Judged(Source, Protocol):
 
 
 class Networks(NamedTuple):
-    """What is at hand to judge with, besides the classifier.
+    """The networks at hand to measure with, besides the classifier.
 
     Attributes:
-        extractors: networks in whose features sets are compared; that called "teacher" also judges the latents.
+        extractors: networks in whose features sets are compared; that called "teacher" also measures the latents.
         lpips: of reconstructions.
         missing: what is not at hand, in words.
     """
@@ -66,14 +66,14 @@ class Networks(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """One evaluation: what is judged, on which images, how, and where features and the classifier are kept.
+class Evaluator:
+    """One evaluation: what is measured, on which images, how, and where features and the classifier are kept.
 
     `precision` is that of the network while sampling, `path` the one that the model was trained on. Features of images
     that are `passing`, because the weights that made them will have changed before anyone looks again, are not kept.
     """
 
-    bundle: Judged | AutoencoderAlone
+    bundle: Evaluable | AutoencoderAlone
     dataset: Dataset
     settings: EvaluationConfig
     precision: Precision
@@ -88,17 +88,17 @@ class Evaluation:
         return not isinstance(self.bundle, AutoencoderAlone)
 
     @cached_property
-    def judge(self) -> Judge | None:
-        """The fixed classifier of these images, where it can judge them."""
-        if unjudgeable(self.dataset) is not None:
+    def classifier(self) -> TrainedClassifier | None:
+        """The fixed classifier of these images, where it can take them."""
+        if unclassifiable(self.dataset) is not None:
             return None
         real = self.real
-        return judge_for(real.images, real.labels, self.dataset.num_classes, self.cache)
+        return classifier_for(real.images, real.labels, self.dataset.num_classes, self.cache)
 
     @cached_property
-    def real(self) -> Labelled:
-        """The whole data set, which is small where the classifier judges."""
-        return Labelled(*self.dataset.batch(torch.arange(len(self.dataset)))[:2])
+    def real(self) -> LabelledImages:
+        """The whole data set, which is small where there is a classifier."""
+        return LabelledImages(*self.dataset.batch(torch.arange(len(self.dataset)))[:2])
 
     def made(self, name: str, images: Tensor, labels: Tensor | None = None) -> ImagesInMemory:
         """Images that the weights have made."""
@@ -109,7 +109,7 @@ class Evaluation:
         """Where features are computed and kept."""
         return FeatureCache(self.cache, self.settings.batch_size)
 
-    def draw(self, count: int, guidance: Guidance) -> Labelled:
+    def draw(self, count: int, guidance: Guidance) -> LabelledImages:
         """Generated images with the labels they were made for, which have the class shares of the data set."""
         assert not isinstance(self.bundle, AutoencoderAlone)
         settings, labels = self.settings, labels_like(self.dataset.labels, count)
@@ -117,7 +117,7 @@ class Evaluation:
             self.bundle, labels, sampler=settings.sampler, path=self.path, precision=self.precision,
             guidance=guidance, seed=settings.seed, batch_size=settings.batch_size,
         )  # fmt: skip
-        return Labelled(images, labels)
+        return LabelledImages(images, labels)
 
     def reconstructed(self) -> tuple[UInt8[Tensor, "n c h w"], UInt8[Tensor, "n c h w"]]:
         """Real images, spread evenly over the data set, and what the autoencoder makes of them."""
@@ -130,8 +130,8 @@ class Evaluation:
         return torch.cat(real), torch.cat(rebuilt)
 
 
-def evaluate(
-    bundle: Judged | AutoencoderAlone,
+def evaluate_bundle(
+    bundle: Evaluable | AutoencoderAlone,
     dataset: Dataset,
     settings: EvaluationConfig,
     *,
@@ -146,15 +146,15 @@ def evaluate(
     "notes" (what was left out and why), "protocol", "intervals", "deviations" and "warnings" by figure, "classes" and
     "pairs" (the closest generated and real images; `real` is an index of the data set) by network, "latents".
 
-    Reconstruction and latents, always. Where the classifier can judge (`unjudgeable`), `classifier_figures`; for each
+    Reconstruction and latents, always. Where there is a classifier (`unclassifiable`), `classifier_figures`; for each
     network at hand its `Comparison` of unguided images with real ones, and `rfid` or `rfd_NAME` of reconstructions with
     the images they were made of. Generated labels have the class shares of the data set. Of an autoencoder alone there
     are the figures of reconstruction and latents, and the protocol says nothing of sampling. `passing`: see
     `Evaluation`.
     """
-    it = Evaluation(bundle, dataset, settings, precision, path, networks, cache, passing)
+    it = Evaluator(bundle, dataset, settings, precision, path, networks, cache, passing)
     result: dict[str, Any] = {"notes": [], "protocol": _protocol(it)}
-    reason = unjudgeable(dataset)
+    reason = unclassifiable(dataset)
     if not it.generates:
         result["notes"].append("An autoencoder alone: no image was generated.")
     elif reason is None or networks.extractors:
@@ -168,34 +168,34 @@ def evaluate(
     return result
 
 
-def _generation(it: Evaluation, result: dict[str, Any]) -> None:
-    """Images drawn once, judged by the classifier and compared in the features of every network."""
+def _generation(it: Evaluator, result: dict[str, Any]) -> None:
+    """Images drawn once, classified and compared in the features of every network."""
     assert not isinstance(it.bundle, AutoencoderAlone)
-    settings, dataset, judge = it.settings, it.dataset, it.judge
+    settings, dataset, classifier = it.settings, it.dataset, it.classifier
     free = it.draw(settings.images, UNGUIDED)
     if it.bundle.null_label is None:
         result["notes"].append("The model has no null class: no image was generated with guidance.")
-    if judge is not None:
+    if classifier is not None:
         guided = None if it.bundle.null_label is None else it.draw(settings.guided_images, settings.guidance)
-        result |= classifier_figures(free, guided, it.real, judge, settings.neighbours)
-        result["protocol"]["classifier"] = judge.facts()
+        result |= classifier_figures(free, guided, it.real, classifier, settings.neighbours)
+        result["protocol"]["classifier"] = classifier.facts()
     images = it.made("generated images", *free)
     indices = evenly_spaced(dataset, settings.reference_images)
     reference = Reference("the data set", ImagesOfDataset("the data set", dataset, indices), {})
     result["protocol"]["reference"] = reference.facts()
     for network in it.networks.extractors:
-        found = compare(images, reference, network, settings.comparison, it.features)
+        found = compare_images(images, reference, network, settings.comparison, it.features)
         for pair in found.pairs:
             pair["real"] = int(indices[pair["real"]])
         _put(result, found, network)
-    if judge is not None:
+    if classifier is not None:
         only = settings.comparison.replace(metrics=("kid", "precision-recall"))
-        network = ClassifierFeatures(judge.network)
-        _put(result, compare(images, reference, network, only, it.features), network)
-        result["classes"][network.name] = accuracy_by_class(free, judge)
+        network = ClassifierFeatures(classifier.network)
+        _put(result, compare_images(images, reference, network, only, it.features), network)
+        result["classes"][network.name] = accuracy_by_class(free, classifier)
 
 
-def _reconstruction(it: Evaluation, result: dict[str, Any]) -> None:
+def _reconstruction(it: Evaluator, result: dict[str, Any]) -> None:
     before, after = it.reconstructed()
     result |= {
         "psnr": psnr(before, after),
@@ -207,18 +207,18 @@ def _reconstruction(it: Evaluation, result: dict[str, Any]) -> None:
     # No interval: reconstructions come in pairs with the images, and the bootstrap draws one side only.
     only_frechet = it.settings.comparison.replace(metrics=("fid",), resamples=0)
     networks = list(it.networks.extractors)
-    if it.judge is not None:
-        networks.append(ClassifierFeatures(it.judge.network))
-        result["protocol"]["classifier"] = it.judge.facts()
+    if it.classifier is not None:
+        networks.append(ClassifierFeatures(it.classifier.network))
+        result["protocol"]["classifier"] = it.classifier.facts()
     for network in networks:
         reference = Reference("real images", ImagesInMemory("real images", before), {})
-        found = compare(it.made("reconstructions", after), reference, network, only_frechet, it.features)
+        found = compare_images(it.made("reconstructions", after), reference, network, only_frechet, it.features)
         for kind in ("figures", "warnings"):
             entries = {f"r{key}": value for key, value in getattr(found, kind).items()}
             result |= entries if kind == "figures" else {kind: {**result.get(kind, {}), **entries}}
 
 
-def _latents(it: Evaluation, result: dict[str, Any]) -> None:
+def _latents(it: Evaluator, result: dict[str, Any]) -> None:
     """Latents of real images by the posterior's mean, normalised, beside the teacher's features of the same images.
 
     An autoencoder alone has no statistics: mean and deviation of its channels are told as they are, and taken out for
@@ -241,7 +241,7 @@ def _latents(it: Evaluation, result: dict[str, Any]) -> None:
     result["latents"] |= {"normalised": it.generates, "images": len(indices)}
 
 
-def _encoded(it: Evaluation, images: ImagesOfDataset) -> Float[Tensor, "n c h w"]:
+def _encoded(it: Evaluator, images: ImagesOfDataset) -> Float[Tensor, "n c h w"]:
     parts = []
     for batch in images.batches(it.settings.batch_size):
         zeros = torch.zeros(len(batch), *it.bundle.latent_shape, device=it.precision.device)
@@ -262,7 +262,7 @@ def _put(result: dict[str, Any], found: Comparison, network: FeatureExtractor) -
     result["notes"] += [note for note in found.notes if note not in result["notes"]]
 
 
-def _protocol(it: Evaluation) -> dict[str, Any]:
+def _protocol(it: Evaluator) -> dict[str, Any]:
     """What made the figures, in JSON."""
     settings, dataset = it.settings, it.dataset
     networks = {network.name: network.facts() for network in it.networks.extractors}
@@ -292,7 +292,7 @@ def _protocol(it: Evaluation) -> dict[str, Any]:
     }
 
 
-def _sampling(it: Evaluation) -> dict[str, Any]:
+def _sampling(it: Evaluator) -> dict[str, Any]:
     """How images were generated."""
     settings = it.settings
     return {
