@@ -24,6 +24,7 @@ from PIL import Image
 
 from repae.flow import AnySampler, Euler, EulerMaruyama, Guidance, LinearPath
 from repae.models.autoencoders import KLConfig
+from repae.models.backbones import SiTBackbone
 from repae.models.bundle import Bundle
 from repae.models.teachers.targets import NoTargets
 from repae.recipes.catalogue import find
@@ -32,7 +33,7 @@ from repae.runtime.distributed import World
 from repae.runtime.precision import Precision, enable_tf32
 from repae.sampling import NpzOutput, Output, PngOutput, ShardOutput, draw, generate, missing_batches
 from repae.training.build import build_models
-from repae.training.setup import GeneratorConfig, TrainSetup
+from repae.training.setup import TrainSetup
 
 RESOLUTION, CLASSES = 256, 1000
 FORMATS: dict[str, type[Output]] = {"npz": NpzOutput, "shards": ShardOutput, "png": PngOutput}
@@ -104,7 +105,7 @@ def network(arguments: argparse.Namespace, device: torch.device) -> Timed:
     torch.manual_seed(0)
     setup, resolution, channels, classes = find("digits"), 32, 1, 10
     if arguments.network != "digits":
-        setup = TrainSetup(vae=KLConfig.preset("f8d4"), sit=GeneratorConfig.preset(arguments.network))
+        setup = TrainSetup(vae=KLConfig.preset("f8d4"), backbone=SiTBackbone.preset(arguments.network))
         resolution, channels, classes = RESOLUTION, 3, CLASSES
     models = build_models(
         setup, resolution=resolution, image_channels=channels, num_classes=classes, targets=NoTargets()

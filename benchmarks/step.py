@@ -19,6 +19,7 @@ import torch
 from repae.data.batch import Batch
 from repae.losses.autoencoder import AutoencoderLossConfig
 from repae.models.autoencoders import KLConfig
+from repae.models.backbones import SiTBackbone
 from repae.models.teachers.targets import OnlineTargets
 from repae.models.teachers.timm import TimmTeacher, TimmTeacherConfig
 from repae.runtime.device import pick_device
@@ -26,7 +27,7 @@ from repae.runtime.precision import Precision, enable_tf32
 from repae.runtime.seeds import Share
 from repae.training.build import build_models, build_step
 from repae.training.loop import LoopConfig
-from repae.training.setup import GeneratorConfig, TrainSetup
+from repae.training.setup import TrainSetup
 
 RESOLUTION, CLASSES, BLOCK, WARM_UP = 256, 1000, 10, 10
 
@@ -47,7 +48,7 @@ def main() -> None:
     torch.manual_seed(0)
     setup = TrainSetup(
         vae=KLConfig.preset(arguments.vae),
-        sit=GeneratorConfig.preset(arguments.size),
+        backbone=SiTBackbone.preset(arguments.size),
         losses=AutoencoderLossConfig(perceptual_weight=0.0),
         loop=LoopConfig(steps=arguments.steps + WARM_UP, batch_size=arguments.batch),
     )

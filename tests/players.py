@@ -9,6 +9,7 @@ import torch
 from repae.data.batch import Batch
 from repae.losses.autoencoder import AutoencoderLossConfig
 from repae.models.autoencoders import KLConfig
+from repae.models.backbones import SiTBackbone
 from repae.models.teachers.targets import CachedTargets, NoTargets
 from repae.runtime.ema import EmaConfig
 from repae.runtime.optimise import AdamWConfig
@@ -17,7 +18,7 @@ from repae.runtime.seeds import Share
 from repae.training.build import build_models, build_step
 from repae.training.loop import LoopConfig
 from repae.training.methods.configs import RepaE
-from repae.training.setup import DiscriminatorConfig, GeneratorConfig, OptimisersConfig, TrainSetup
+from repae.training.setup import DiscriminatorConfig, OptimisersConfig, TrainSetup
 
 CPU = torch.device("cpu")
 RESOLUTION, IMAGES, CLASSES = 16, 8, 3
@@ -30,7 +31,7 @@ def setup(**changes: Any) -> TrainSetup:
     base = TrainSetup(
         method=RepaE(),
         vae=KLConfig(latent_channels=4, base_channels=32, channel_multipliers=(1, 1, 1), blocks_per_level=1),
-        sit=GeneratorConfig(
+        backbone=SiTBackbone(
             patch_size=2,
             hidden_size=32,
             depth=3,

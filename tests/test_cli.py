@@ -23,10 +23,10 @@ TINY = [
     "--start.kind=scratch",
     "--loop.steps=2",
     "--loop.batch-size=8",
-    "--sit.hidden-size=16",
-    "--sit.depth=2",
-    "--sit.num-heads=2",
-    "--sit.class-dropout-prob=0",
+    "--backbone.hidden-size=16",
+    "--backbone.depth=2",
+    "--backbone.num-heads=2",
+    "--backbone.class-dropout-prob=0",
     "--preview.sampler.steps=1",
     "--preview.classes=2",
     "--preview.per-class=2",
@@ -81,7 +81,7 @@ def test_help_of_train_lists_the_fields_with_the_recipes_own_values(capsys: pyte
     """Whoever wants to change a value sees what it is."""
     assert main(["train", "repae-sdvae-xl2", "--help"]) == 0
     out = capsys.readouterr().out
-    assert "--loop.steps 400000" in out and "--sit.hidden-size 1152" in out and "linear | cosine" in out
+    assert "--loop.steps 400000" in out and "--backbone.hidden-size 1152" in out and "linear | cosine" in out
 
 
 @pytest.mark.parametrize(
@@ -102,9 +102,10 @@ def test_help_of_train_lists_the_fields_with_the_recipes_own_values(capsys: pyte
         (["train", "digits", "--dry-run=yes"], "--dry-run takes no value"),
         (["train", "digits", "--name", "a/b"], "name is 'a/b'"),
         (["train", "digits", "--losses-from", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
-        (["train", "digits", "--sit.encoder-depth", "9"], "encoder_depth 9 is not a block of this model"),
-        (["train", "digits", "--sit.patch-size", "1"], "teacher embedded gives 16 (4 x 4) tokens, the SiT has 64"),
-        (["train", "digits", "--sit.num-heads", "5"], "num_heads 5 does not divide hidden_size 96"),
+        (["train", "digits", "--backbone.encoder-depth", "9"], "encoder_depth 9 is not a block of this model"),
+        (["train", "digits", "--backbone.patch-size", "1"], "gives 16 (4 x 4) tokens, the backbone has 64"),
+        (["train", "digits", "--sit.num-heads", "5"], "sit.num_heads is backbone.num_heads now: --backbone.num-heads"),
+        (["train", "digits", "--backbone.num-heads", "5"], "num_heads 5 does not divide hidden_size 96"),
         (["train", "digits-sit", "--data.resolution", "36"], "resolution 36 is not a multiple of 8"),
         (["train", "digits", "--num-classes", "9"], "num_classes is 9, the data has 10 classes"),
         (["train", "folder", "--data.path", "nowhere"], "nowhere"),

@@ -23,6 +23,7 @@ from repae.config import UserError
 from repae.data import Dataset, Loader
 from repae.data.latent_cache import CachedLatents
 from repae.data.latent_dataset import LatentDataset
+from repae.models.backbones import SiTBackbone
 from repae.models.teachers.targets import GivenTargets, OnlineTargets, Targets
 from repae.preparation.encode_latents import CacheSettings, cache_latents
 from repae.preparation.statistics import latent_statistics
@@ -34,22 +35,22 @@ from repae.runtime.precision import Precision
 from repae.runtime.seeds import Share
 from repae.training.build import build_models, build_step
 from repae.training.methods.configs import Repa
-from repae.training.setup import GeneratorConfig, TrainSetup
+from repae.training.setup import TrainSetup
 
 SETUP = TrainSetup(
     method=Repa(),
     vae=VAE,
-    sit=GeneratorConfig(patch_size=2, hidden_size=16, depth=2, num_heads=2, encoder_depth=1, projector_dim=8),
+    backbone=SiTBackbone(patch_size=2, hidden_size=16, depth=2, num_heads=2, encoder_depth=1, projector_dim=8),
     discriminator=None,
 )
 TINY = [
     "--loop.steps=3",
     "--loop.batch-size=8",
-    "--sit.hidden-size=16",
-    "--sit.depth=2",
-    "--sit.num-heads=2",
-    "--sit.encoder-depth=1",
-    "--sit.projector-dim=8",
+    "--backbone.hidden-size=16",
+    "--backbone.depth=2",
+    "--backbone.num-heads=2",
+    "--backbone.encoder-depth=1",
+    "--backbone.projector-dim=8",
     "--preview.sampler.steps=1",
     "--preview.classes=2",
     "--preview.per-class=1",
@@ -238,7 +239,7 @@ def test_the_published_second_stage() -> None:
     recipe = find("repa-e2e-vavae-xl1")
     first = find("repae-vavae-xl1")
     assert isinstance(recipe, Recipe) and recipe.method == Repa(proj_coeff=0.5) and recipe.latents is not None
-    assert (recipe.vae, recipe.sit, recipe.teachers) == (first.vae, first.sit, first.teachers)
+    assert (recipe.vae, recipe.backbone, recipe.teachers) == (first.vae, first.backbone, first.teachers)
     assert (recipe.loop.steps, recipe.loop.batch_size) == (4_000_000, 256)
     guidance = recipe.evaluation.guidance
     assert (guidance.scale, guidance.low, guidance.high) == (2.4, 0.0, 0.73)
@@ -265,7 +266,7 @@ def test_the_references_files_train(
             file.create_dataset(name, data=entry)
         file.create_dataset("dataset.json", data=np.array(labels.encode(), dtype="S"))
     (tmp_path / "tiny_h5.json").write_text(json.dumps([*names, "dataset.json"]))
-    words = ["train", "digits-sit", *TINY, "--loop.steps=2", "--sit.patch-size", "2", "--runs", str(tmp_path)]
+    words = ["train", "digits-sit", *TINY, "--loop.steps=2", "--backbone.patch-size", "2", "--runs", str(tmp_path)]
     words.remove("--loop.steps=3")
     words += ["--data.kind", "folder", "--data.path", str(home / "images"), "--data.resolution", str(RESOLUTION)]
     words += ["--vae.base-channels", "8", "--vae.latent-channels", "2", "--start.kind", "weights"]

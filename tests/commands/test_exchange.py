@@ -19,7 +19,7 @@ from repae.commands.export import ExportSettings, export
 from repae.commands.import_weights import ImportSettings, _teachers, import_file
 from repae.config import UserError
 from repae.flow import Euler
-from repae.models import Denoiser, KLConfig, LatentNorm
+from repae.models import Denoiser, KLConfig, LatentNorm, SiT
 from repae.runs.open import load
 from repae.runs.start import check_start, start_denoiser
 from repae.runs.weights import load_vae, read_autoencoder
@@ -77,7 +77,7 @@ def test_what_was_imported_is_sampled_and_written_back(imported: Path, tmp_path:
     """Averaged generator and live autoencoder, as the reference draws; and the file again, bit for bit."""
     run = load(imported)
     assert run.bundle.name == "reference" and run.step == 3 and run.recipe.method.kind == "repa-e"
-    assert torch.equal(run.bundle.denoiser.sit.pos_embed, files.weights("ema")["pos_embed"])
+    assert torch.equal(run.bundle.denoiser.backbone.pos_embed, files.weights("ema")["pos_embed"])
     assert torch.equal(run.bundle.latent_norm.running_var, files.weights("ema")["bn.running_var"])
     live = repae.load(imported, "live")
     assert torch.equal(live.bundle.latent_norm.running_var, files.weights("sit")["bn.running_var"])
@@ -246,9 +246,9 @@ def test_other_things_to_start_from(imported: Path, tmp_path: Path) -> None:
     export(imported, ExportSettings(out=str(tmp_path / "pipe")))
     recipe = load(imported).recipe.replace(start={"kind": "run", "path": str(tmp_path / "pipe")})
     check_start(recipe)
-    denoiser, norm = Denoiser(load(imported).bundle.denoiser.sit.config, [7], 2, 16), LatentNorm(4)
+    denoiser, norm = Denoiser(SiT(load(imported).bundle.denoiser.backbone.config), [7], 2, 16), LatentNorm(4)
     assert start_denoiser(recipe, denoiser, norm)
-    assert torch.equal(denoiser.sit.pos_embed, files.weights("ema")["pos_embed"])
+    assert torch.equal(denoiser.backbone.pos_embed, files.weights("ema")["pos_embed"])
     assert torch.allclose(norm.running_var, files.weights("ema")["bn.running_var"], rtol=1e-5)
     file = files.write_autoencoder(tmp_path)
     vae, _ = import_file(file, ImportSettings(out=str(tmp_path / "vae"), data=str(imported.parent / "none")))
@@ -268,7 +268,7 @@ def test_a_start_that_does_not_fit_is_refused_before_anything(
     """By the name of the field, or of the weight; and a start that is given twice, or is not there."""
     recipe = imported / "recipe.yaml"
     base = ["train", recipe, "--name=x", "--runs", tmp_path, *TUNE]
-    assert "sit.depth is 4 here and 3 there" in refused(*base, "--init-from", imported, "--sit.depth=4")
+    assert "backbone.depth is 4 here and 3 there" in refused(*base, "--init-from", imported, "--backbone.depth=4")
     assert "path.kind is 'cosine' here and 'linear' there" in refused(
         *base, "--init-from", imported, "--path.kind=cosine"
     )
@@ -281,7 +281,7 @@ def test_a_start_that_does_not_fit_is_refused_before_anything(
         (fewer / str(number)).mkdir(parents=True)
         Image.new("RGB", (32, 32)).save(fewer / str(number) / "a.png")
     words = refused(*base, "--init-from", imported, "--data.path", fewer, "--num-classes=none")
-    assert "sit.y_embedder.embedding_table.weight has shape (11, 48) instead of (3, 48)" in words
+    assert "backbone.y_embedder.embedding_table.weight has shape (11, 48) instead of (3, 48)" in words
 
 
 def test_the_commands_refuse_in_words(imported: Path, tmp_path: Path, refused: Callable[..., str]) -> None:

@@ -25,11 +25,11 @@ TINY = {
     "loop.checkpoint-every": 2,
     "loop.log-every": 1,
     "start.kind": "scratch",
-    "sit.hidden-size": 16,
-    "sit.depth": 2,
-    "sit.num-heads": 2,
-    "sit.encoder-depth": 1,
-    "sit.projector-dim": 8,
+    "backbone.hidden-size": 16,
+    "backbone.depth": 2,
+    "backbone.num-heads": 2,
+    "backbone.encoder-depth": 1,
+    "backbone.projector-dim": 8,
     "preview.sampler.steps": 1,
     "preview.per-class": 1,
     "evaluation.images": 40,
@@ -161,7 +161,7 @@ def test_without_pictures_none_is_drawn(evaluated: Path, tmp_path: Path) -> None
 
 def test_an_autoencoder_alone_is_evaluated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Reconstruction and latents with a protocol that says nothing of sampling; figures during training as well."""
-    sizes = {name: value for name, value in TINY.items() if not name.startswith(("sit", "start"))}
+    sizes = {name: value for name, value in TINY.items() if not name.startswith(("backbone", "start"))}
     words = [word for field, value in sizes.items() for word in (f"--{field}", str(value))]
     watch = ["--evaluation.every", "2", "--loop.best.metric", "eval_psnr", "--loop.best.goal", "max"]
     assert main(["train", "digits-vae", *words, *watch, "--name", "vae", "--runs", str(tmp_path)]) == 0

@@ -28,9 +28,9 @@ TINY = {
     "loop.checkpoint-every": 1,
     "loop.keep-last": 3,
     "loop.batch-size": 8,
-    "sit.hidden-size": 16,
-    "sit.depth": 2,
-    "sit.num-heads": 2,
+    "backbone.hidden-size": 16,
+    "backbone.depth": 2,
+    "backbone.num-heads": 2,
     "preview.sampler.steps": 1,
     "preview.per-class": 1,
     "track.tensorboard": "false",
@@ -232,7 +232,7 @@ def test_published_guidance_is_that_of_the_recipe(tmp_path: Path) -> None:
     recipe = find("repae-sdvae-xl2")
     (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
     assert sample_settings(tmp_path, {}, "paper-guided").guidance == Guidance(scale=2.2, low=0.0, high=0.65)
-    (tmp_path / "recipe.yaml").write_text(recipe.replace(**{"sit.class_dropout_prob": 0.0}).to_yaml())
+    (tmp_path / "recipe.yaml").write_text(recipe.replace(**{"backbone.class_dropout_prob": 0.0}).to_yaml())
     assert sample_settings(tmp_path, {}, "quality").guidance == UNGUIDED
     with pytest.raises(UserError, match="needs a model with a null class"):
         sample_settings(tmp_path, {}, "paper-guided")

@@ -75,7 +75,7 @@ def test_options_beside_the_path(place: Path, monkeypatch: pytest.MonkeyPatch) -
     digits, folder = compose("digits", {}), compose("folder", {"data.upright": "true"})
     found = compose("digits", {"data": "photos.zip", "data.flip": "true", "loop.steps": "7"})
     assert found.data.kind == "archive" and found.data.flip and found.data.resolution == digits.data.resolution
-    assert found.loop.steps == 7 and found.sit == digits.sit
+    assert found.loop.steps == 7 and found.backbone == digits.backbone
     assert not folder.data.flip and folder.data.upright and folder.data.path == "images"
     shutil.copytree("photos", "123", dirs_exist_ok=True)
     assert compose("folder", {"data": "123"}).data.path == "123"

@@ -28,8 +28,9 @@ COMMANDS = [line for kind, block in BLOCKS if not kind for line in block.splitli
 (PYTHON,) = [block for kind, block in BLOCKS if kind]
 
 TRAIN = """
-digits-sit --name=digits --start.kind=scratch --loop.steps=2 --loop.batch-size=8 --sit.hidden-size=16 --sit.depth=2
---sit.num-heads=2 --sit.encoder-depth=1 --preview.sampler.steps=3 --preview.classes=2 --preview.per-class=1
+digits-sit --name=digits --start.kind=scratch --loop.steps=2 --loop.batch-size=8 --backbone.hidden-size=16
+--backbone.depth=2 --backbone.num-heads=2 --backbone.encoder-depth=1
+--preview.sampler.steps=3 --preview.classes=2 --preview.per-class=1
 --track.tensorboard=false --track.progress=false --runtime.device=cpu
 """
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from repae.models import Bundle, Denoiser, KLConfig, LatentNorm, SiTConfig, TinyConfig
+from repae.models import Bundle, Denoiser, KLConfig, LatentNorm, SiT, SiTConfig, TinyConfig
 from repae.models.autoencoders import Autoencoder
 
 
@@ -33,7 +33,7 @@ def make_bundle(vae: Autoencoder, **sizes: object) -> Bundle:
     config = SiTConfig(
         **{"input_size": 8, "hidden_size": 24, "depth": 2, "num_heads": 2, "num_classes": 3, "in_channels": 4, **sizes}
     )
-    denoiser = awake(Denoiser(config, [5], 1, 8))
+    denoiser = awake(Denoiser(SiT(config), [5], 1, 8))
     norm = LatentNorm(4).eval()
     norm.set_statistics(torch.tensor([0.5, -1.0, 2.0, 0.0]), torch.tensor([0.3, 5.5, 0.02, 1.0]))
     return Bundle("ema", denoiser, vae.eval(), norm)  # type: ignore[arg-type]

@@ -139,11 +139,11 @@ def test_the_way_back(kl: Bundle, tiny: Bundle, tmp_path: Path) -> None:
     """Sizes, weights, statistics, sampler and guidance, read off the folder."""
     for name, bundle, sampler in (("kl", kl, SAMPLERS[2]), ("tiny", tiny, SAMPLERS[4])):
         back, index = read_pipeline(write(tmp_path / name, bundle, sampler=sampler, path="cosine"))
-        assert back.denoiser.sit.config == bundle.denoiser.sit.config.replace(
-            class_dropout_prob=back.denoiser.sit.config.class_dropout_prob
+        assert back.denoiser.backbone.config == bundle.denoiser.backbone.config.replace(
+            class_dropout_prob=back.denoiser.backbone.config.class_dropout_prob
         )
         assert back.null_label == bundle.null_label and index["path"] == "cosine"
-        assert digest(back.denoiser.sit.state_dict()) == digest(bundle.denoiser.sit.state_dict())
+        assert digest(back.denoiser.backbone.state_dict()) == digest(bundle.denoiser.backbone.state_dict())
         assert digest(back.vae.state_dict()) == digest(bundle.vae.state_dict())
         assert index == json.loads((tmp_path / name / "model_index.json").read_text())
         assert torch.allclose(back.latent_norm.running_var, bundle.latent_norm.running_var, rtol=1e-5, atol=1e-9)

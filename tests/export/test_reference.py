@@ -43,7 +43,7 @@ def test_a_joint_checkpoint_shows_everything(joint: Path) -> None:
     names = {"denoiser", "latent_norm", "ema_denoiser", "ema_latent_norm", "vae", "discriminator"}
     assert found.parts.keys() == names
     assert torch.equal(found.parts["ema_latent_norm"]["running_var"], files.weights("ema")["bn.running_var"])
-    assert torch.equal(found.parts["denoiser"]["sit.pos_embed"], files.weights("sit")["pos_embed"])
+    assert torch.equal(found.parts["denoiser"]["backbone.pos_embed"], files.weights("sit")["pos_embed"])
 
 
 def test_a_joint_checkpoint_comes_back_bit_for_bit(joint: Path) -> None:
@@ -107,7 +107,7 @@ def test_bare_weights_show_whose_they_are_or_are_asked_about(tmp_path: Path) -> 
         read_reference(tmp_path / "bare.safetensors", origin="REPA")
     as_repa = read_reference(tmp_path / "bare.safetensors", num_heads=4, origin="REPA")
     as_sit = read_reference(tmp_path / "bare.safetensors", num_heads=4, origin="SiT")
-    last = "sit.final_layer.linear.weight"
+    last = "backbone.final_layer.linear.weight"
     assert torch.equal(as_repa.parts["denoiser"][last], -as_sit.parts["denoiser"][last])
     files.equal(state, to_reference(with_extra(as_repa), REFERENCE, {}, 0))
     with refused(UserError, "SiT's", "REPA-E's", "leave --origin out"):
@@ -125,7 +125,7 @@ def test_sits_own_checkpoint(tmp_path: Path) -> None:
     torch.save(held, tmp_path / "0050000.pt")
     found = read_reference(tmp_path / "0050000.pt")
     assert (found.origin, found.path, found.step) == ("SiT", "cosine", 50_000)
-    assert found.parts["denoiser"]["sit.final_layer.linear.weight"].shape == (16, 48)
+    assert found.parts["denoiser"]["backbone.final_layer.linear.weight"].shape == (16, 48)
     assert len(found.notes) == 4 and "opt" not in found.extra
     back = to_reference(with_extra(found), REFERENCE, {}, found.step)
     assert {"bn.running_var", "final_layer.linear.weight"} <= back["ema"].keys()

@@ -17,7 +17,17 @@ from repae.flow import CosinePath, LinearPath, Path
 from repae.losses.adversarial import LeCam, hinge_loss
 from repae.losses.alignment import alignment_loss
 from repae.losses.reconstruction import flow_matching_loss, kl_divergence
-from repae.models import ActNorm, Denoiser, DiffusersConfig, KLConfig, LatentNorm, PatchGAN, PatchGANConfig, SiTConfig
+from repae.models import (
+    ActNorm,
+    Denoiser,
+    DiffusersConfig,
+    KLConfig,
+    LatentNorm,
+    PatchGAN,
+    PatchGANConfig,
+    SiT,
+    SiTConfig,
+)
 from repae.models.reference_keys import (
     discriminator_from_reference,
     discriminator_to_reference,
@@ -74,7 +84,7 @@ class Transformer:
         self.data = wide(tensors)
         sizes = {field: config[field] for field in SiTConfig.model_fields if field in config} | changes
         self.denoiser = Denoiser(
-            SiTConfig(**sizes), config["z_dims"], config["encoder_depth"], config["projector_dim"]
+            SiT(SiTConfig(**sizes)), config["z_dims"], config["encoder_depth"], config["projector_dim"]
         ).double()
         self.norm = LatentNorm(config["in_channels"], momentum=config["bn_momentum"]).double()
         states = sit_from_reference(under(self.data, "weights."))
@@ -135,7 +145,7 @@ def test_sit_inference(manifest: dict[str, Any], load: Load) -> None:
     for name in cases(manifest, "sit"):
         case = Transformer(name, manifest[name]["config"], load(name))
         case.denoiser.eval()
-        data, null = case.data, case.denoiser.sit.config.null_label
+        data, null = case.data, case.denoiser.backbone.config.null_label
         assert null == manifest[name]["config"]["num_classes"]
         equal(case.denoiser.velocity(data["x"], data["time"], data["y"]), data["inference.velocity_y"], name)
         nobody = torch.full_like(data["y"], null)
@@ -149,7 +159,7 @@ def test_sit_keys(manifest: dict[str, Any], load: Load) -> None:
         denoiser, norm = sit_from_reference(weights)
         same(sit_to_reference(denoiser, norm), weights)
         case = Transformer(name, manifest[name]["config"], load(name))
-        fresh = Denoiser(case.denoiser.sit.config, [], 1, 1).sit.pos_embed
+        fresh = SiT(case.denoiser.backbone.config).pos_embed
         assert torch.allclose(fresh, weights["pos_embed"], rtol=0, atol=1e-6)
 
 

@@ -12,7 +12,7 @@ from repae.data.batch import Batch
 from repae.flow.path import CosinePath, LinearPath
 from repae.flow.time import UniformTime
 from repae.losses.autoencoder import AutoencoderLoss, AutoencoderLossConfig
-from repae.models.backbones.sit import SiTConfig
+from repae.models.backbones.sit import SiT, SiTConfig
 from repae.models.denoiser import Denoiser
 from repae.models.discriminator import PatchGAN, PatchGANConfig
 from repae.models.latent_norm import LatentNorm
@@ -62,7 +62,7 @@ def build(facts: dict[str, Any], before: dict[str, Tensor]) -> RepaEStep:
     alignment = {name: sizes.pop(name) for name in ("z_dims", "encoder_depth", "projector_dim")}
     momentum = sizes.pop("bn_momentum")
     sizes.pop("decoder_hidden_size")
-    denoiser = Denoiser(SiTConfig(**sizes), **alignment)
+    denoiser = Denoiser(SiT(SiTConfig(**sizes)), **alignment)
     norm = LatentNorm(sizes["in_channels"], momentum=momentum)
     for module, state in zip((denoiser, norm), sit_from_reference(under(before, "sit."))):
         module.load_state_dict(state)

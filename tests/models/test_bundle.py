@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from repae.config import UserError
-from repae.models import Bundle, Denoiser, LatentNorm, SiTConfig, TinyConfig, VariationalAutoencoder
+from repae.models import Bundle, Denoiser, LatentNorm, SiT, SiTConfig, TinyConfig, VariationalAutoencoder
 
 
 def bundle(channels=3, vae=None, **changes) -> Bundle:
@@ -15,8 +15,8 @@ def bundle(channels=3, vae=None, **changes) -> Bundle:
     sit = {"input_size": 4, "in_channels": vae.latent_channels, "hidden_size": 12, "depth": 1, "num_heads": 3}
     norm = LatentNorm(vae.latent_channels)
     norm.set_statistics(torch.full((vae.latent_channels,), 0.5), torch.full((vae.latent_channels,), 3.0))
-    denoiser = Denoiser(SiTConfig(**(sit | {"num_classes": 10} | changes)), [], 1, 8)
-    nn.init.normal_(denoiser.sit.final_layer.linear.weight)
+    denoiser = Denoiser(SiT(SiTConfig(**(sit | {"num_classes": 10} | changes))), [], 1, 8)
+    nn.init.normal_(denoiser.backbone.final_layer.linear.weight)
     return Bundle("live", denoiser, vae, norm)
 
 
@@ -82,7 +82,7 @@ def test_it_leaves_no_trace(channels, training):
 def test_labels_are_not_dropped():
     """Even while the live denoiser is in train mode with every label dropped."""
     live = bundle(class_dropout_prob=1.0)
-    nn.init.normal_(live.denoiser.sit.final_layer.adaLN_modulation[1].weight)
+    nn.init.normal_(live.denoiser.backbone.final_layer.adaLN_modulation[1].weight)
     x, t, y = torch.randn(2, *live.latent_shape), torch.rand(2), torch.tensor([1, 2])
     live.denoiser.train()
     assert torch.equal(live.velocity(x, t, y), live.denoiser.eval().velocity(x, t, y))

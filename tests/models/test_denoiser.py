@@ -14,7 +14,7 @@ DIMS = (7, 10)
 
 def awake(z_dims=DIMS, encoder_depth=2) -> Denoiser:
     """With no layer at zero."""
-    model = Denoiser(SMALL, z_dims, encoder_depth, 16)
+    model = Denoiser(SiT(SMALL), z_dims, encoder_depth, 16)
     for parameter in model.parameters():
         if not parameter.any():
             nn.init.normal_(parameter, std=0.2)
@@ -36,7 +36,7 @@ def test_forward_is_velocity_and_projection(encoder_depth):
     assert [tokens.shape for tokens in projected] == [(4, SMALL.tokens, width) for width in DIMS]
     for one, other in zip(projected, alone):
         assert torch.equal(one, other)
-    tokens = model.sit.features(*inputs_seeded(), encoder_depth)
+    tokens = model.backbone.features(*inputs_seeded(), encoder_depth)
     assert torch.equal(model.projectors[0](tokens), projected[0])
 
 
@@ -48,7 +48,7 @@ def inputs_seeded():
 def test_the_alignment_pass_stops():
     """`project` runs the blocks up to the alignment depth and no further, nor the final layer."""
     model, ran = awake(), []
-    for number, block in enumerate([*model.sit.blocks, model.sit.final_layer], 1):
+    for number, block in enumerate([*model.backbone.blocks, model.backbone.final_layer], 1):
         block.register_forward_hook(lambda *_, number=number: ran.append(number))
     model.project(*inputs())
     assert ran == [1, 2]
@@ -61,15 +61,15 @@ def test_the_alignment_pass_stops():
 def test_alignment_beyond_the_model(encoder_depth):
     """Refused with both numbers."""
     with refused(UserError, f"encoder_depth {encoder_depth}", "depth is 3", "1 to 3"):
-        Denoiser(SMALL, DIMS, encoder_depth, 16)
+        Denoiser(SiT(SMALL), DIMS, encoder_depth, 16)
 
 
 def test_without_teachers_it_is_plain_sit():
     """No projector, an empty list, and the SiT that was handed in."""
     sit = SiT(SMALL)
     model = Denoiser(sit, [], 2, 16)
-    assert model.sit is sit and model(*inputs())[1] == [] and model.project(*inputs()) == []
-    assert {name.removeprefix("sit.") for name, _ in model.named_parameters()} == set(dict(sit.named_parameters()))
+    assert model.backbone is sit and model(*inputs())[1] == [] and model.project(*inputs()) == []
+    assert {name.removeprefix("backbone.") for name, _ in model.named_parameters()} == set(dict(sit.named_parameters()))
 
 
 def test_a_gradient_reaches_every_parameter():
@@ -84,7 +84,7 @@ def test_a_gradient_reaches_every_parameter():
 def test_projector_is_the_papers():
     """Three linear layers with SiLU between them: 8,131,328 numbers from XL to a 768-wide teacher."""
     with torch.device("meta"):
-        model = Denoiser(SiTConfig.preset("SiT-XL/2", depth=1), [768], 1, 2048)
+        model = Denoiser(SiT(SiTConfig.preset("SiT-XL/2", depth=1)), [768], 1, 2048)
     assert sum(parameter.numel() for parameter in model.projectors.parameters()) == 8_131_328
 
 
@@ -99,7 +99,7 @@ def test_each_block_compiles_as_a_whole(training, unchecked):
     for model in (plain.train(training), compiled.train(training)):
         velocity, projected = model(*inputs_seeded(), drop)
         (velocity.square().mean() + projected[1].square().mean()).backward()
-        results.append((velocity, projected[0], model.sit.blocks[0].attn.qkv.weight.grad))
+        results.append((velocity, projected[0], model.backbone.blocks[0].attn.qkv.weight.grad))
     assert list(plain.state_dict()) == list(compiled.state_dict())
     for one, other in zip(*results):
         torch.testing.assert_close(one, other)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from errors import refused
 
 from repae.config import UserError
-from repae.models import Denoiser, LatentNorm, SiTConfig
+from repae.models import Denoiser, LatentNorm, SiT, SiTConfig
 from repae.models.projector import ConvProjectorConfig, MLPProjectorConfig
 from repae.models.reference_keys import sit_to_reference
 
@@ -48,6 +48,6 @@ def test_the_reference_knows_no_convolution() -> None:
     """Weights with a convolutional projector are not written under names that the reference would misread."""
     config = SiTConfig(input_size=4, hidden_size=8, depth=1, num_heads=2, num_classes=3)
     norm = LatentNorm(4).state_dict()
-    sit_to_reference(Denoiser(config, [5], 1, 6, MLPProjectorConfig()).state_dict(), norm)
+    sit_to_reference(Denoiser(SiT(config), [5], 1, 6, MLPProjectorConfig()).state_dict(), norm)
     with refused(UserError, "6 missing", "projectors.0.0.bias", "2 unknown", "projectors.0.conv.bias"):
-        sit_to_reference(Denoiser(config, [5], 1, 6, ConvProjectorConfig()).state_dict(), norm)
+        sit_to_reference(Denoiser(SiT(config), [5], 1, 6, ConvProjectorConfig()).state_dict(), norm)

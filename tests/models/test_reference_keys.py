@@ -5,7 +5,7 @@ import torch
 from errors import refused
 
 from repae.config import UserError
-from repae.models import Denoiser, KLConfig, LatentNorm, PatchGAN, PatchGANConfig, SiTConfig
+from repae.models import Denoiser, KLConfig, LatentNorm, PatchGAN, PatchGANConfig, SiT, SiTConfig
 from repae.models.reference_keys import (
     discriminator_from_reference,
     discriminator_to_reference,
@@ -42,12 +42,12 @@ def test_sit_there_and_back(depth, qk_norm, z_dims):
     config = SiTConfig(
         input_size=4, in_channels=2, hidden_size=12, depth=depth, num_heads=3, num_classes=4, qk_norm=qk_norm
     )
-    denoiser, norm = Denoiser(config, z_dims, 1, 8), LatentNorm(2)
+    denoiser, norm = Denoiser(SiT(config), z_dims, 1, 8), LatentNorm(2)
     theirs = sit_to_reference(denoiser.state_dict(), norm.state_dict())
     assert {"pos_embed", "bn.running_mean", "bn.num_batches_tracked", "blocks.0.adaLN_modulation.1.weight"} <= set(
         theirs
     )
-    assert not any(name.startswith("sit.") or "refused" in name for name in theirs)
+    assert not any(name.startswith("backbone.") or "refused" in name for name in theirs)
     ours, statistics = sit_from_reference(theirs)
     same(ours, denoiser.state_dict())
     same(statistics, norm.state_dict())
@@ -57,15 +57,15 @@ def test_sit_there_and_back(depth, qk_norm, z_dims):
 
 def test_sit_is_strict():
     """Missing and unknown keys are both named, in both directions."""
-    denoiser, norm = Denoiser(SiTConfig(depth=2, hidden_size=12, num_heads=3), [5], 1, 8), LatentNorm(4)
+    denoiser, norm = Denoiser(SiT(SiTConfig(depth=2, hidden_size=12, num_heads=3)), [5], 1, 8), LatentNorm(4)
     theirs = sit_to_reference(denoiser.state_dict(), norm.state_dict())
     del theirs["blocks.0.mlp.fc1.bias"], theirs["bn.running_var"]
     with refused(UserError, "2 missing", "blocks.0.mlp.fc1.bias", "bn.running_var", "1 unknown", "head"):
         sit_from_reference(theirs | {"head": torch.zeros(1)})
-    with refused(UserError, "1 missing (sit.pos_embed)", "1 unknown (pos_embed)"):
+    with refused(UserError, "1 missing (backbone.pos_embed)", "1 unknown (pos_embed)"):
         ours = denoiser.state_dict()
         sit_to_reference(
-            {name.replace("sit.pos_embed", "pos_embed"): value for name, value in ours.items()}, norm.state_dict()
+            {name.replace("backbone.pos_embed", "pos_embed"): value for name, value in ours.items()}, norm.state_dict()
         )
     with refused(UserError, "25 missing", "blocks.0.attn.qkv.weight"):
         sit_from_reference({})

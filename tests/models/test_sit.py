@@ -9,7 +9,8 @@ from torch import nn
 
 from repae.config import UserError
 from repae.models import Denoiser, SiT, SiTConfig
-from repae.models.backbones.sit import Attention, TimeEmbedder, position_table
+from repae.models.backbones.embedders import TimeEmbedder, position_table
+from repae.models.backbones.sit import Attention
 
 SMALL = SiTConfig(input_size=8, patch_size=2, in_channels=3, hidden_size=24, depth=2, num_heads=3, num_classes=5)
 
@@ -45,9 +46,9 @@ def test_published_sizes(name, latent, millions):
     """
     side, channels = latent
     with torch.device("meta"):
-        denoiser = Denoiser(SiTConfig.preset(name, input_size=side, in_channels=channels), [768], 8, 2048)
-    table = denoiser.sit.pos_embed
-    assert denoiser.sit.config.tokens == table.shape[1] == 256
+        denoiser = Denoiser(SiT(SiTConfig.preset(name, input_size=side, in_channels=channels)), [768], 8, 2048)
+    table = denoiser.backbone.pos_embed
+    assert denoiser.backbone.config.tokens == table.shape[1] == 256
     trained = sum(parameter.numel() for parameter in denoiser.parameters() if parameter.requires_grad)
     assert round((trained + table.numel()) / 1e6, 2) == millions
 

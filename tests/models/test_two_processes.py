@@ -9,7 +9,7 @@ import torch
 from processes import run_processes
 from torch import Tensor
 
-from repae.models import ActNorm, Denoiser, GlobalBatchNorm2d, LatentNorm, SiTConfig
+from repae.models import ActNorm, Denoiser, GlobalBatchNorm2d, LatentNorm, SiT, SiTConfig
 from repae.runtime.distributed import world
 from repae.runtime.parallel import wrap
 
@@ -47,7 +47,7 @@ def refused() -> list[Tensor]:
 def denoised() -> dict[str, Tensor]:
     """Gradients of all parameters after a training pass through data parallelism."""
     torch.manual_seed(0)
-    denoiser = Denoiser(SMALL, [6], 1, 16)
+    denoiser = Denoiser(SiT(SMALL), [6], 1, 16)
     for parameter in denoiser.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.2)

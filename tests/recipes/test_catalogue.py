@@ -11,13 +11,13 @@ from repae.config import UserError
 from repae.flow.samplers import EulerMaruyama
 from repae.losses.autoencoder import AutoencoderLossConfig
 from repae.models.autoencoders import KLConfig
+from repae.models.backbones import SiTBackbone
 from repae.recipes.catalogue import catalogue, compose, find, listing
 from repae.recipes.published import published
 from repae.recipes.recipe import Recipe
 from repae.runtime.ema import EmaConfig
 from repae.runtime.optimise import AdamWConfig
 from repae.training.methods.configs import Naive, Repa, RepaE, VaeOnly
-from repae.training.setup import GeneratorConfig
 
 JOINT = ["repae-sdvae-xl2", "repae-invae-xl1", "repae-vavae-xl1"]
 
@@ -44,8 +44,8 @@ def test_the_published_joint_runs(name: str) -> None:
     assert optimisers.denoiser == optimisers.vae == optimisers.discriminator == plain
     assert (recipe.loop.steps, recipe.loop.batch_size, recipe.loop.checkpoint_every) == (400_000, 256, 50_000)
     assert recipe.ema == EmaConfig(decay=0.9999, warmup=False, statistics="average")
-    assert (recipe.path.kind, recipe.time.kind, recipe.sit.class_dropout_prob) == ("linear", "uniform", 0.1)
-    assert (recipe.sit.encoder_depth, recipe.sit.projector_dim, recipe.latent_norm.momentum) == (8, 2048, 0.1)
+    assert (recipe.path.kind, recipe.time.kind, recipe.backbone.class_dropout_prob) == ("linear", "uniform", 0.1)
+    assert (recipe.backbone.encoder_depth, recipe.backbone.projector_dim, recipe.latent_norm.momentum) == (8, 2048, 0.1)
     assert (recipe.runtime.precision, recipe.bundle, recipe.num_classes) == ("bf16", "reference", 1000)
     assert recipe.perceptual.kind == "lpips"
     assert [getattr(teacher, "name", None) for teacher in recipe.teachers] == ["dinov2-b"]
@@ -57,9 +57,11 @@ def test_autoencoders_and_sizes_go_together() -> None:
     """f8d4 with patch 2, f16d32 with patch 1: 256 tokens at 256 px, as DINOv2-B has them."""
     sd, iv, va = map(find, JOINT)
     assert sd.vae == KLConfig.preset("f8d4") and iv.vae == va.vae == KLConfig.preset("f16d32")
-    assert sd.sit == GeneratorConfig.preset("SiT-XL/2") and iv.sit == va.sit == GeneratorConfig.preset("SiT-XL/1")
+    assert sd.backbone == SiTBackbone.preset("SiT-XL/2") and iv.backbone == va.backbone == SiTBackbone.preset(
+        "SiT-XL/1"
+    )
     for recipe in published():
-        assert (256 // recipe.vae.factor // recipe.sit.patch_size) ** 2 == 256
+        assert (256 // recipe.vae.factor // recipe.backbone.patch_size) ** 2 == 256
 
 
 @pytest.mark.parametrize("vae", ["invae", "vavae"])
@@ -77,8 +79,8 @@ def test_the_guide_differs_in_one_weight_and_states_no_target(vae: str) -> None:
         ("no-stopgrad", {"method": Naive(proj_coeff=0.5, vae_align_proj_coeff=1.5)}),
         ("no-norm", {"latent_norm.tracking": "fixed"}),
         ("no-gan", {"discriminator": None, "losses.discriminator_weight": 0.0}),
-        ("depth6", {"sit.encoder_depth": 6}),
-        ("depth10", {"sit.encoder_depth": 10}),
+        ("depth6", {"backbone.encoder_depth": 6}),
+        ("depth10", {"backbone.encoder_depth": 10}),
         ("dinov2-l", {"teachers.0.name": "dinov2-l"}),
         ("clip-l", {"teachers.0.name": "clip-l"}),
         ("ijepa-h", {"teachers.0.name": "ijepa-h"}),
@@ -87,7 +89,7 @@ def test_the_guide_differs_in_one_weight_and_states_no_target(vae: str) -> None:
 def test_an_ablation_differs_in_what_it_names(name: str, changes: dict[str, object]) -> None:
     """Each ablation is the 20-epoch SiT-L run with one change."""
     base, ablated = find("repae-sdvae-l2"), find(f"repae-sdvae-l2-{name}")
-    assert base.loop.steps == 100_000 and base.sit == GeneratorConfig.preset("SiT-L/2")
+    assert base.loop.steps == 100_000 and base.backbone == SiTBackbone.preset("SiT-L/2")
     said = {field: getattr(ablated, field) for field in ("name", "about", "target")}
     assert base.replace(**changes, **said) == ablated
 

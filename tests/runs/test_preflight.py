@@ -112,9 +112,9 @@ def test_given_files_are_looked_for_by_their_own_option(alone: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"sit.encoder_depth": 9}, "encoder_depth 9 is not a block of this model"),
-        ({"sit.num_heads": 5}, "num_heads 5 does not divide hidden_size 96"),
-        ({"sit.patch_size": 1}, "teacher embedded gives 16"),
+        ({"backbone.encoder_depth": 9}, "encoder_depth 9 is not a block of this model"),
+        ({"backbone.num_heads": 5}, "num_heads 5 does not divide hidden_size 96"),
+        ({"backbone.patch_size": 1}, "teacher embedded gives 16"),
         ({"teachers": (), "data.resolution": 36}, "resolution 36 is not a multiple of 8"),
     ],
 )

@@ -84,7 +84,7 @@ def test_files_are_for_anybody(tmp_path):
     ]
     assert list(load_file(path / "model.safetensors")) and "0.weight" in load_file(path / "model.safetensors")
     state = json.loads((path / "state.json").read_text())
-    assert state["schema"] == 1 and state["step"] == 7 and state["meta"]["recipe"] == META["recipe"]
+    assert state["schema"] == 2 and state["step"] == 7 and state["meta"]["recipe"] == META["recipe"]
 
 
 def test_one_part_can_be_read_or_loaded_alone(tmp_path):
@@ -211,8 +211,8 @@ def test_damage_is_found_before_anything_is_loaded(store, damage, facts):
 def test_another_schema_is_refused(store):
     """Whatever else it holds."""
     path = store.latest()
-    (path / "state.json").write_text(json.dumps({"schema": 2, "anything": "else"}))
-    with refused(UserError, path, "schema 2", "schema 1", "the version that wrote it"):
+    (path / "state.json").write_text(json.dumps({"schema": 3, "anything": "else"}))
+    with refused(UserError, path, "schema 3", "schemas up to 2", "the version that wrote it"):
         store.load(path, {"part": Part()})
 
 

@@ -9,7 +9,7 @@ import torch
 
 from repae.flow import Euler, EulerMaruyama, Guidance, LinearPath
 from repae.models.autoencoders import TinyConfig
-from repae.models.backbones.sit import SiTConfig
+from repae.models.backbones.sit import SiT, SiTConfig
 from repae.models.bundle import Bundle
 from repae.models.denoiser import Denoiser
 from repae.models.latent_norm import LatentNorm
@@ -38,7 +38,7 @@ def bundle():
     config = SiTConfig(
         input_size=4, in_channels=vae.latent_channels, hidden_size=16, depth=2, num_heads=2, num_classes=5
     )
-    denoiser = Denoiser(config, (), 1, 16)
+    denoiser = Denoiser(SiT(config), (), 1, 16)
     for parameter in denoiser.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     return Bundle("live", denoiser, vae, LatentNorm(vae.latent_channels))

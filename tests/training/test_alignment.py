@@ -135,7 +135,7 @@ def test_every_method_aligns_to_normalised_tokens(method: Any, monkeypatch: pyte
 @pytest.mark.parametrize("method", [RepaE(spatial_norm=NORM), Repa(spatial_norm=NORM, self_teacher=OWN), naive()])
 def test_a_convolutional_projector_fits_every_method(method: Any) -> None:
     """It trains: its loss falls on one batch seen again and again."""
-    game = step(setup(method=method, **{"sit.projector": ConvProjectorConfig(), "seed": 2}))
+    game = step(setup(method=method, **{"backbone.projector": ConvProjectorConfig(), "seed": 2}))
     losses = [float(game(batch(), 0, WHOLE)["proj_loss"]) for _ in range(8)]
     assert losses[-1] < losses[0] - 0.03
 
@@ -154,7 +154,7 @@ def test_the_self_teacher_is_the_average_at_a_later_block_with_less_noise(aligne
     labels = torch.where(draw.dropped_labels, 3, batch().labels)
     shape = (-1, 1, 1, 1)
     noisy = (1 - earlier.view(shape)) * x + earlier.view(shape) * draw.noise
-    torch.testing.assert_close(target, average.sit.features(noisy, earlier, labels, 3))
+    torch.testing.assert_close(target, average.backbone.features(noisy, earlier, labels, 3))
     assert not target.requires_grad and not average.training
     assert game.models.denoiser.z_dims == ((6, 10, 32) if aligned else (32,))
     before = {name: tensor.clone() for name, tensor in average.state_dict().items()}

@@ -91,13 +91,13 @@ def test_the_alignment_alone_reaches_the_autoencoder_and_the_diffusion_loss_neve
 def test_flags_and_modes_are_restored_and_the_position_table_is_constant(method: Any) -> None:
     """Freezing restores what it found: nothing thaws, nothing stays frozen, no mode changes, over several steps."""
     game = step(setup(method=method))
-    table = game.models.denoiser.sit.pos_embed.clone()
+    table = game.models.denoiser.backbone.pos_embed.clone()
     before = flags(game)
     for number in range(3):
         game(batch(number), number, WHOLE)
         assert flags(game) == before
-    assert torch.equal(game.models.denoiser.sit.pos_embed, table)
-    assert "sit.pos_embed" not in dict(game.models.denoiser.named_parameters())
+    assert torch.equal(game.models.denoiser.backbone.pos_embed, table)
+    assert "backbone.pos_embed" not in dict(game.models.denoiser.named_parameters())
 
 
 @pytest.mark.parametrize("method", [RepaE(), Naive(), Repa(), Repa(proj_coeff=0)])
@@ -156,13 +156,13 @@ def test_labels_are_dropped_for_the_denoiser_and_never_for_the_alignment_pass() 
     game = step(setup())
     calls: list[Any] = []
     denoiser = game.models.denoiser
-    embed = denoiser.sit.embed
+    embed = denoiser.backbone.embed
 
     def spy(x: Any, t: Any, y: Any, drop: Any = None) -> Any:
-        calls.append((drop, denoiser.sit.training))
+        calls.append((drop, denoiser.backbone.training))
         return embed(x, t, y, drop)
 
-    denoiser.sit.embed = spy
+    denoiser.backbone.embed = spy
     game(batch(), 0, WHOLE)
     assert calls[0] == (None, False)
     assert calls[1][0] is not None and calls[1][1]

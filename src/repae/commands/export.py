@@ -81,7 +81,10 @@ def _write_pipeline(folder: Path, place: Path, settings: ExportSettings) -> None
         class_names=run.meta["class_names"],
         resolution=run.meta["resolution"],
     )
-    digests = {"generator": digest(bundle.denoiser.sit.state_dict()), "autoencoder": digest(bundle.vae.state_dict())}
+    digests = {
+        "generator": digest(bundle.denoiser.backbone.state_dict()),
+        "autoencoder": digest(bundle.vae.state_dict()),
+    }
     figures = _figures(folder, bundle.name, recipe, run.step)
     tiny = isinstance(bundle.vae, TinyAutoencoder)
     _describe(place, recipe, run.meta, run.step, bundle.name, digests, figures, settings.license, tiny)
@@ -149,7 +152,8 @@ def _args(recipe: Recipe, meta: dict[str, Any]) -> dict[str, Any]:
             f"vae.kind is {recipe.vae.kind!r}, and the reference knows KL autoencoders of latent diffusion only; "
             "export with --format diffusers"
         )
-    sit = recipe.sit.sit(recipe.sit.patch_size, recipe.vae.latent_channels, len(meta["class_names"]))
+    own = recipe.backbone
+    sit = own.sized(own.patch_size, recipe.vae.latent_channels, len(meta["class_names"]))
     weights = recipe.method.model_dump(exclude={"kind"})
     return {
         "exp_name": recipe.name,
@@ -157,7 +161,7 @@ def _args(recipe: Recipe, meta: dict[str, Any]) -> dict[str, Any]:
         "num_heads": sit.num_heads,
         "num_classes": sit.num_classes,
         "cfg_prob": sit.class_dropout_prob,
-        "encoder_depth": recipe.sit.encoder_depth,
+        "encoder_depth": own.encoder_depth,
         "qk_norm": sit.qk_norm,
         "fused_attn": sit.fused_attn,
         "bn_momentum": recipe.latent_norm.momentum,

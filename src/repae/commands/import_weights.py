@@ -13,13 +13,14 @@ from repae.config import Config, UserError, write_atomic
 from repae.data import DigitsConfig, FolderConfig
 from repae.export.reference import Contents, read_reference
 from repae.models.autoencoders import Autoencoder, KLConfig
+from repae.models.backbones import SiTBackbone
 from repae.models.teachers.catalogue import CATALOGUE, short_name
 from repae.recipes.recipe import Recipe, RuntimeConfig, TimmTeacher
 from repae.runs.weights import read_autoencoder
 from repae.runtime.checkpoint import CheckpointStore
 from repae.runtime.digest import sha256_of
 from repae.training.methods.configs import Repa, RepaE, VaeOnly
-from repae.training.setup import DiscriminatorConfig, GeneratorConfig, LatentNormConfig
+from repae.training.setup import DiscriminatorConfig, LatentNormConfig
 
 
 class ImportSettings(Config):
@@ -162,10 +163,10 @@ def _recipe(contents: Contents, name: str, file: Path, settings: ImportSettings)
         "bundle": "reference" if sizes is not None else "live",
     }
     if sizes is not None:
-        own = set(GeneratorConfig.model_fields)
+        own = set(SiTBackbone.model_fields)
         kept = {key: value for key, value in sizes.sit.model_dump().items() if key in own}
         fields |= {
-            "sit": GeneratorConfig(**kept, encoder_depth=sizes.encoder_depth, projector_dim=sizes.projector_dim),
+            "backbone": SiTBackbone(**kept, encoder_depth=sizes.encoder_depth, projector_dim=sizes.projector_dim),
             "path": {"kind": contents.path},
             "num_classes": sizes.sit.num_classes,
             "teachers": teachers,

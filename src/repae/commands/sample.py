@@ -22,6 +22,7 @@ from repae.runs.identity import differences
 from repae.runs.open import Run, load
 from repae.runtime.checkpoint import CheckpointStore
 from repae.runtime.distributed import all_reduce_sum, barrier, is_main, world
+from repae.runtime.migration import current_identity
 from repae.sampling import (
     NpzOutput,
     Output,
@@ -165,7 +166,7 @@ def _network(run: Run) -> dict[str, Any]:
     """What the weights are weights of."""
     recipe = run.recipe
     return {
-        "sit": recipe.sit.model_dump(mode="json"),
+        "backbone": recipe.backbone.model_dump(mode="json"),
         "vae": recipe.vae.model_dump(mode="json"),
         "path": recipe.path.model_dump(mode="json"),
         "latent_eps": recipe.latent_norm.eps,
@@ -210,7 +211,7 @@ def _claim(out: Path, what: dict[str, Any], folder: Path, place: Place) -> None:
             before = json.loads(path.read_text(encoding="utf-8"))["identity"]
         except (ValueError, KeyError, TypeError):
             raise UserError(f"{path} cannot be read; give another --out, or remove that folder") from None
-        if differing := differences(before, what):
+        if differing := differences(current_identity(before), what):
             raise UserError(
                 f"{out} holds images of other settings: {differing}. Give another --out, or none, or remove that folder"
             )

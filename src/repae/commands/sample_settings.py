@@ -13,6 +13,7 @@ from repae.config.options import read_options
 from repae.flow.guidance import UNGUIDED, Autoguidance, Guidance
 from repae.flow.samplers import AnySampler, Euler, EulerMaruyama, Heun
 from repae.recipes.recipe import Recipe
+from repae.recipes.saved import read_recipe
 from repae.training.state import BundleName
 
 PER_CLASS = 10
@@ -114,7 +115,7 @@ def sample_settings(run: Path, options: Mapping[str, str | None], preset: str | 
         UserError: no run there, a preset nobody knows, or an option that is unknown or not allowed.
     """
     recipe = recipe_of(run)
-    guided = recipe.sit.class_dropout_prob > 0
+    guided = recipe.backbone.class_dropout_prob > 0
     base = SampleSettings(sampler=recipe.preview.sampler, guidance=recipe.preview.guidance if guided else UNGUIDED)
     changes = read_options(SampleSettings, options)
     if preset is None:
@@ -163,4 +164,4 @@ def recipe_of(run: Path) -> Recipe:
     """
     if not (run / "recipe.yaml").is_file():
         raise UserError(f"{run} is no run: it has no recipe.yaml; give a folder that `repae train` made")
-    return Recipe.from_yaml(run / "recipe.yaml")
+    return read_recipe(run / "recipe.yaml")

@@ -26,7 +26,7 @@ from repae.models.autoencoders import (
     TinyConfig,
 )
 from repae.models.autoencoders.families import KL
-from repae.models.backbones.sit import SiTConfig
+from repae.models.backbones.sit import SiT, SiTConfig
 from repae.models.bundle import Bundle
 from repae.models.denoiser import Denoiser
 from repae.models.latent_norm import LatentNorm
@@ -147,9 +147,9 @@ def read_pipeline(folder: Path) -> tuple[Bundle, dict[str, Any]]:
         class_dropout_prob=0.1 if config["null_class"] else 0.0,
         qk_norm=config["qk_norm"],
     )
-    denoiser = Denoiser(sit, [], 1, 1)
+    denoiser = Denoiser(SiT(sit), [], 1, 1)
     state = read_file(folder / "transformer" / WEIGHTS)
-    _load(denoiser, {f"sit.{name}": value for name, value in state.items()}, folder / "transformer")
+    _load(denoiser, {f"backbone.{name}": value for name, value in state.items()}, folder / "transformer")
     return Bundle("export", denoiser, vae, norm), index
 
 
@@ -208,7 +208,8 @@ def read_json(path: Path) -> dict[str, Any]:
 def _write_transformer(folder: Path, bundle: Bundle) -> None:
     from repae.export.standalone.sit_transformer import SiTTransformer2DModel
 
-    sit = bundle.denoiser.sit
+    sit = bundle.denoiser.backbone
+    assert isinstance(sit, SiT), type(sit)
     model = SiTTransformer2DModel(
         sample_size=sit.config.input_size,
         patch_size=sit.config.patch_size,

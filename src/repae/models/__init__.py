@@ -1,4 +1,4 @@
-"""The networks: SiT and its projectors, the latent normaliser, autoencoders, the discriminator, teachers.
+"""The networks: backbones and their projectors, the latent normaliser, autoencoders, the discriminator, teachers.
 
 They return tensors; none of them knows a loss, a path or an optimiser.
 """
@@ -17,7 +17,7 @@ from repae.models.autoencoders import (
     TinyConfig,
     VariationalAutoencoder,
 )
-from repae.models.backbones.sit import SiT, SiTConfig
+from repae.models.backbones import Backbone, SiT, SiTConfig
 from repae.models.bundle import Bundle
 from repae.models.denoiser import Denoiser
 from repae.models.discriminator import GlobalBatchNorm2d, PatchGAN, PatchGANConfig, weights_init
@@ -30,6 +30,7 @@ __all__ = [
     "ActNorm",
     "Autoencoder",
     "AutoencoderOutput",
+    "Backbone",
     "Bundle",
     "Denoiser",
     "DeterministicAutoencoder",

@@ -25,7 +25,7 @@ class Bundle:
     """
 
     def __init__(self, name: str, denoiser: Denoiser, vae: Autoencoder, latent_norm: LatentNorm) -> None:
-        channels = (vae.latent_channels, latent_norm.channels, denoiser.sit.config.in_channels)
+        channels = (vae.latent_channels, latent_norm.channels, denoiser.backbone.config.in_channels)
         if len(set(channels)) > 1:
             raise UserError(
                 f"bundle {name!r}: autoencoder, latent normaliser and denoiser have {channels[0]}, {channels[1]} and "
@@ -39,17 +39,17 @@ class Bundle:
     @property
     def null_label(self) -> int | None:
         """The label that stands for "no class", or None where the model has none."""
-        return self.denoiser.sit.config.null_label
+        return self.denoiser.backbone.config.null_label
 
     @property
     def num_classes(self) -> int:
         """Labels are 0..num_classes-1."""
-        return self.denoiser.sit.config.num_classes
+        return self.denoiser.backbone.config.num_classes
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of a latent."""
-        config = self.denoiser.sit.config
+        config = self.denoiser.backbone.config
         return config.in_channels, config.input_size, config.input_size
 
     @property

@@ -1,4 +1,4 @@
-"""SiT and its projectors: the unit that is wrapped, optimised and averaged."""
+"""A backbone and its projectors: the unit that is wrapped, optimised and averaged."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from repae.config import UserError
-from repae.models.backbones.sit import SiT, SiTConfig
+from repae.models.backbones.base import Backbone
 from repae.models.projector import MLP, AnyProjector
 
 Projected = list[Float[Tensor, "b n _"]]
@@ -16,9 +16,9 @@ Projected = list[Float[Tensor, "b n _"]]
 
 
 class Denoiser(nn.Module):
-    """A SiT whose tokens after block number ``encoder_depth`` (from 1) are projected to each teacher's width.
+    """A backbone whose tokens after block number ``encoder_depth`` (from 1) are projected to each teacher's width.
 
-    Without ``z_dims`` it is a plain SiT. ``projector_dim`` is the width of an MLP projector's hidden layers.
+    Without ``z_dims`` it is the backbone alone. ``projector_dim`` is the width of an MLP projector's hidden layers.
 
     Raises:
         UserError: ``encoder_depth`` lies outside the model.
@@ -26,15 +26,15 @@ class Denoiser(nn.Module):
 
     def __init__(
         self,
-        sit: SiT | SiTConfig,
+        backbone: Backbone,
         z_dims: Sequence[int],
         encoder_depth: int,
         projector_dim: int,
         projector: AnyProjector = MLP,
     ) -> None:
         super().__init__()
-        self.sit = SiT(sit) if isinstance(sit, SiTConfig) else sit
-        depth = self.sit.config.depth
+        self.backbone = backbone
+        depth = backbone.config.depth
         if not 1 <= encoder_depth <= depth:
             raise UserError(
                 f"encoder_depth {encoder_depth} is not a block of this model, whose depth is {depth}; "
@@ -42,7 +42,7 @@ class Denoiser(nn.Module):
             )
         self.encoder_depth = encoder_depth
         self.z_dims = tuple(z_dims)
-        width = self.sit.config.hidden_size
+        width = backbone.config.hidden_size
         self.projectors = nn.ModuleList(projector.build(width, projector_dim, z_dim) for z_dim in z_dims)
 
     def forward(
@@ -52,12 +52,12 @@ class Denoiser(nn.Module):
         y: Int[Tensor, " b"],
         drop: Bool[Tensor, " b"] | None = None,
     ) -> tuple[Float[Tensor, "b c h w"], Projected]:
-        """Velocity and projected tokens in one pass: the training pass. Arguments as for `SiT.forward`."""
-        tokens, condition = self.sit.embed(x, t, y, drop)
-        tokens = self.sit.run(tokens, condition, stop=self.encoder_depth)
+        """Velocity and projected tokens in one pass: the training pass. Arguments as for `Backbone.forward`."""
+        tokens, condition = self.backbone.embed(x, t, y, drop)
+        tokens = self.backbone.run(tokens, condition, stop=self.encoder_depth)
         projected = self._project(tokens)
-        tokens = self.sit.run(tokens, condition, start=self.encoder_depth)
-        return self.sit.final(tokens, condition), projected
+        tokens = self.backbone.run(tokens, condition, start=self.encoder_depth)
+        return self.backbone.final(tokens, condition), projected
 
     def project(
         self,
@@ -67,18 +67,18 @@ class Denoiser(nn.Module):
         drop: Bool[Tensor, " b"] | None = None,
     ) -> Projected:
         """Projected tokens alone: the alignment pass, which stops after block number ``encoder_depth``."""
-        tokens, condition = self.sit.embed(x, t, y, drop)
-        return self._project(self.sit.run(tokens, condition, stop=self.encoder_depth))
+        tokens, condition = self.backbone.embed(x, t, y, drop)
+        return self._project(self.backbone.run(tokens, condition, stop=self.encoder_depth))
 
     def velocity(
         self, x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], y: Int[Tensor, " b"]
     ) -> Float[Tensor, "b c h w"]:
         """Velocity alone, for sampling."""
-        return self.sit(x, t, y)
+        return self.backbone(x, t, y)
 
     def compile_parts(self) -> list[nn.Module]:
         """The repeated parts that are worth compiling one by one."""
-        return [*self.sit.blocks, *self.projectors]
+        return [*self.backbone.repeated_parts(), *self.projectors]
 
     def _project(self, tokens: Float[Tensor, "b n d"]) -> Projected:
         return [projector(tokens) for projector in self.projectors]

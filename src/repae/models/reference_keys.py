@@ -16,7 +16,7 @@ from torch import Tensor
 
 from repae.config import UserError
 from repae.models.autoencoders.kl import KLAutoencoder, KLConfig
-from repae.models.backbones.sit import SiTConfig
+from repae.models.backbones.sit import SiT, SiTConfig
 from repae.models.denoiser import Denoiser
 from repae.models.discriminator import PatchGAN, PatchGANConfig
 from repae.models.latent_norm import LatentNorm
@@ -49,7 +49,7 @@ def sit_to_reference(denoiser: State, latent_norm: State) -> dict[str, Tensor]:
     """
     norm = {f"bn.{key}": value for key, value in latent_norm.items() if key != _OURS_ALONE}
     ours = {**denoiser, **norm}
-    table = _sit_names(key.removeprefix("sit.") for key in denoiser)
+    table = _sit_names(key.removeprefix("backbone.") for key in denoiser)
     _compare(ours, table.values(), "a denoiser with its latent normaliser")
     return {theirs: ours[name] for theirs, name in table.items()}
 
@@ -140,9 +140,9 @@ def _sit_names(keys: Iterable[str]) -> dict[str, str]:
         qk_norm=any(".q_norm." in key for key in keys),
     )
     with torch.device("meta"):
-        denoiser = Denoiser(config, [1] * _count(keys, r"projectors\.(\d+)\."), 1, 1)
+        denoiser = Denoiser(SiT(config), [1] * _count(keys, r"projectors\.(\d+)\."), 1, 1)
         norm = LatentNorm(1)
-    names = {key.removeprefix("sit."): key for key in denoiser.state_dict()}
+    names = {key.removeprefix("backbone."): key for key in denoiser.state_dict()}
     return names | {f"bn.{key}": f"bn.{key}" for key in norm.state_dict() if key != _OURS_ALONE}
 
 

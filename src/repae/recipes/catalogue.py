@@ -20,6 +20,7 @@ from repae.recipes.guide import check_mode, losses_from, warnings
 from repae.recipes.modern import modern
 from repae.recipes.published import published
 from repae.recipes.recipe import Recipe
+from repae.recipes.saved import read_recipe
 from repae.recipes.sources import DATA, data_at
 
 log = logging.getLogger("repae")
@@ -45,9 +46,9 @@ def find(name: str) -> Recipe:
         return named[name]
     path = Path(name)
     if path.is_dir() and (path / "recipe.yaml").is_file():
-        return Recipe.from_yaml(path / "recipe.yaml")
+        return read_recipe(path / "recipe.yaml")
     if path.is_file() or path.suffix in (".yaml", ".yml"):
-        return Recipe.from_yaml(path)
+        return read_recipe(path)
     hint = suggest(name, named)
     raise UserError(
         f"no recipe {name!r}{hint or ';'} `repae recipes` lists the names; a file is given by its path, "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from repae.data import FolderConfig
 from repae.losses.autoencoder import AutoencoderLossConfig
 from repae.models.autoencoders import DiffusersConfig, TinyConfig
+from repae.models.backbones import SiTBackbone
 from repae.recipes.recipe import (
     EmbeddedTeacher,
     FromScratch,
@@ -20,11 +21,11 @@ from repae.runtime.optimise import AdamWConfig
 from repae.runtime.schedules import Cosine, OneCycle
 from repae.training.loop import LoopConfig
 from repae.training.methods.configs import Naive, Repa, RepaE, SelfTeacherConfig, VaeOnly
-from repae.training.setup import DiscriminatorConfig, GeneratorConfig, OptimisersConfig
+from repae.training.setup import DiscriminatorConfig, OptimisersConfig
 
 NO_PUBLISHED = "none: the digits are no published benchmark; docs/miniature.md has this project's own figures"
 
-SMALL_SIT = GeneratorConfig(
+SMALL_SIT = SiTBackbone(
     hidden_size=96, depth=4, num_heads=4, patch_size=2, encoder_depth=2, projector_dim=192, class_dropout_prob=0.1
 )
 SMALL_PATCH_GAN = DiscriminatorConfig(ndf=16, n_layers=2)
@@ -64,7 +65,7 @@ def _joint() -> Recipe:
         target=NO_PUBLISHED,
         method=RepaE(),
         vae=TinyConfig(),
-        sit=SMALL_SIT,
+        backbone=SMALL_SIT,
         discriminator=SMALL_PATCH_GAN,
         losses=PIXELS_AND_KL,
         optimisers=OptimisersConfig(
@@ -157,7 +158,7 @@ def _folder() -> Recipe:
         target="none: a start for images of one's own",
         data=FolderConfig(path="images", resolution=64),
         vae=TinyConfig(),
-        sit=GeneratorConfig.preset("SiT-S/2", encoder_depth=4, projector_dim=768),
+        backbone=SiTBackbone.preset("SiT-S/2", encoder_depth=4, projector_dim=768),
         discriminator=SMALL_PATCH_GAN,
         losses=PIXELS_AND_KL.replace(perceptual_weight=1.0),
         perceptual=TeacherPerceptual(),

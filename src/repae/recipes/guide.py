@@ -29,7 +29,7 @@ RANGES = {
     "method.proj_coeff": (0.1, 1.0),
     "method.vae_align_proj_coeff": (0.5, 3.0),
     "latent_norm.momentum": (0.01, 0.3),
-    "sit.encoder_depth": (6, 12),
+    "backbone.encoder_depth": (6, 12),
     "optimisers.vae.lr": (5e-5, 1e-4),
     "optimisers.discriminator.lr": (1e-4, 1e-3),
     "losses.discriminator_weight": (0.05, 0.2),
@@ -174,9 +174,9 @@ def _numbers(recipe: Recipe) -> dict[str, float]:
     kind = recipe.method.kind
     used = {name: float(value) for name in RANGES if (value := _value(recipe, name)) is not None}
     if kind == "vae":
-        used = {name: value for name, value in used.items() if not name.startswith(("latent_norm.", "sit."))}
+        used = {name: value for name, value in used.items() if not name.startswith(("latent_norm.", "backbone."))}
     if kind == "repa":
-        used = {name: used[name] for name in ("method.proj_coeff", "sit.encoder_depth")}
+        used = {name: used[name] for name in ("method.proj_coeff", "backbone.encoder_depth")}
     if used.get("method.proj_coeff") and "method.vae_align_proj_coeff" in used:
         used["ratio"] = used["method.vae_align_proj_coeff"] / used["method.proj_coeff"]
     return used

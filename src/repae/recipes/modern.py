@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from repae.flow.guidance import Guidance
 from repae.models.autoencoders import DiffusersConfig
+from repae.models.backbones import SiTBackbone
 from repae.recipes.published import published
 from repae.recipes.recipe import FromPublished, Recipe
-from repae.training.setup import DiscriminatorConfig, GeneratorConfig, LatentNormConfig
+from repae.training.setup import DiscriminatorConfig, LatentNormConfig
 
 VAE_LR = 2e-5
 BENCHMARK = "DiffusionBench, arXiv 2606.24888"
@@ -37,7 +38,7 @@ def modern() -> list[Recipe]:
             target=f"none for a SiT; {BENCHMARK}, of a DDT on this frozen VAE, 100k steps: FID 1.37 with guidance",
             vae=DiffusersConfig.preset("flux.2"),
             start=FromPublished(),
-            sit=GeneratorConfig.preset("SiT-XL/1"),
+            backbone=SiTBackbone.preset("SiT-XL/1"),
             latent_norm=LatentNormConfig(statistics="published"),
             **{"evaluation.guidance": UNTUNED},
         ),

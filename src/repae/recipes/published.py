@@ -12,6 +12,7 @@ from repae.flow.guidance import Guidance
 from repae.flow.samplers import Euler, EulerMaruyama
 from repae.losses.autoencoder import AutoencoderLossConfig
 from repae.models.autoencoders import KLConfig
+from repae.models.backbones import SiTBackbone
 from repae.models.projector import ConvProjectorConfig
 from repae.models.teachers.targets import SpatialNormConfig
 from repae.recipes.recipe import (
@@ -28,7 +29,7 @@ from repae.runtime.ema import EmaConfig
 from repae.runtime.schedules import Until
 from repae.training.loop import LoopConfig
 from repae.training.methods.configs import Naive, Repa, RepaE, SelfTeacherConfig
-from repae.training.setup import DiscriminatorConfig, GeneratorConfig, LatentNormConfig
+from repae.training.setup import DiscriminatorConfig, LatentNormConfig
 
 IMAGENET_CLASSES = 1000
 EPOCHS_800, EPOCHS_100, EPOCHS_80, EPOCHS_20 = 4_000_000, 500_000, 400_000, 100_000
@@ -199,7 +200,7 @@ def _successors() -> list[Recipe]:
             "iREPA, arXiv 2512.10794, 20 epochs: FID 16.96, with REPA 19.06; SiT-XL/2, DINOv2-B, no guidance",
         ).replace(
             method=Repa(spatial_norm=SpatialNormConfig()),
-            **{"sit.projector": ConvProjectorConfig(), "loop.steps": EPOCHS_20},
+            **{"backbone.projector": ConvProjectorConfig(), "loop.steps": EPOCHS_20},
         ),
         _on_frozen_vae(
             "haste-sdvae-xl2",
@@ -245,9 +246,11 @@ def _teachers_and_depths() -> list[Recipe]:
         ),
         of("clip-l", "Teacher CLIP-L (OpenAI's).", _ablation("Table 3", "FID 23.4")).replace(teachers=(CLIP_L,)),
         of("ijepa-h", "Teacher I-JEPA-H.", _ablation("Table 3", "FID 16.5")).replace(teachers=(IJEPA_H,)),
-        of("depth6", "Alignment after block 6.", _ablation("Table 5", "FID 16.4")).replace(**{"sit.encoder_depth": 6}),
+        of("depth6", "Alignment after block 6.", _ablation("Table 5", "FID 16.4")).replace(
+            **{"backbone.encoder_depth": 6}
+        ),
         of("depth10", "Alignment after block 10.", _ablation("Table 5", "FID 16.2")).replace(
-            **{"sit.encoder_depth": 10}
+            **{"backbone.encoder_depth": 10}
         ),
     ]
 
@@ -315,7 +318,7 @@ def _base(name: str, size: str, vae: str, about: str, target: str) -> Recipe:
         num_classes=IMAGENET_CLASSES,
         vae=KLConfig.preset(_VAES[vae]),
         start=FromWeights(path=f"{_file(vae)}.pt"),
-        sit=GeneratorConfig.preset(size),
+        backbone=SiTBackbone.preset(size),
         ema=EmaConfig(decay=0.9999, warmup=False, statistics="average"),
         bundle="reference",
         loop=LoopConfig(steps=EPOCHS_80, batch_size=256, log_every=100, checkpoint_every=50_000),

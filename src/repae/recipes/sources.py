@@ -13,6 +13,7 @@ from repae.data import DataConfig, DigitsConfig, ShardsConfig
 from repae.data.images import PixelsConfig
 from repae.data.sources.detect import detect
 from repae.recipes.recipe import Recipe
+from repae.recipes.saved import read_recipe
 
 log = logging.getLogger("repae")
 
@@ -55,7 +56,7 @@ def image_source(place: str, options: Mapping[str, str | None], otherwise: Mappi
 
 def data_of_run(source: Path, data: str | None, resolution: int | None) -> DataConfig:
     """The data that ``data`` names, at the run's resolution; without a name the run's own."""
-    run = Recipe.from_yaml(source / "recipe.yaml") if (source / "recipe.yaml").is_file() else None
+    run = read_recipe(source / "recipe.yaml") if (source / "recipe.yaml").is_file() else None
     if data is None:
         if run is None:
             raise UserError(f"{source} is no run, so that nothing says which images; give them with --data FOLDER")

@@ -7,6 +7,7 @@ from typing import Any
 
 from repae.config import UserError, write_atomic
 from repae.recipes.recipe import Recipe
+from repae.recipes.saved import read_recipe
 from repae.runtime.checkpoint import CheckpointStore
 from repae.training.methods.configs import VaeOnly
 
@@ -36,7 +37,7 @@ def check_same_run(recipe: Recipe, folder: Path) -> None:
     """
     path = folder / "recipe.yaml"
     if path.exists() and CheckpointStore(folder / "checkpoints").latest() is not None:
-        before, now = Recipe.from_yaml(path).model_dump(mode="json"), recipe.model_dump(mode="json")
+        before, now = read_recipe(path).model_dump(mode="json"), recipe.model_dump(mode="json")
         free = FREE if schedules_depend_on_steps(recipe) else (*FREE, "loop.steps")
         if differing := differences(before, now, free):
             raise UserError(

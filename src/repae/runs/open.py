@@ -18,6 +18,7 @@ from repae.models.bundle import Bundle
 from repae.models.denoiser import Denoiser
 from repae.models.latent_norm import LatentNorm
 from repae.recipes.recipe import Recipe
+from repae.recipes.saved import read_recipe
 from repae.runs.weights import read_part
 from repae.runtime.checkpoint import CheckpointStore
 from repae.runtime.precision import Precision
@@ -118,8 +119,9 @@ def load(
         raise UserError(f"bundle {name!r} is unknown; allowed: {', '.join(BUNDLES)}")
     vae = build_vae(recipe, meta["image_channels"])
     side = latent_side(recipe, meta["resolution"])
-    sit = recipe.sit.sit(side, vae.latent_channels, len(meta["class_names"]))
-    denoiser = Denoiser(sit, meta["z_dims"], recipe.sit.encoder_depth, recipe.sit.projector_dim, recipe.sit.projector)
+    own = recipe.backbone
+    backbone = own.sized(side, vae.latent_channels, len(meta["class_names"])).build()
+    denoiser = Denoiser(backbone, meta["z_dims"], own.encoder_depth, own.projector_dim, own.projector)
     norm = LatentNorm(vae.latent_channels, eps=recipe.latent_norm.eps, momentum=recipe.latent_norm.momentum)
     for part, module in zip(BUNDLES[name], (denoiser, vae, norm), strict=True):
         if not (checkpoint / f"{part}.safetensors").is_file():
@@ -159,7 +161,7 @@ def _exported(folder: Path, bundle: str | None, device: str | torch.device) -> R
     origin = read_json(folder / ORIGIN)
     if bundle not in (None, origin["bundle"]):
         raise UserError(f"{folder} was exported from bundle {origin['bundle']!r}; {bundle!r} is in the run alone")
-    recipe = Recipe.from_yaml(folder / "recipe.yaml")
+    recipe = read_recipe(folder / "recipe.yaml")
     parts = (held.denoiser, held.vae, held.latent_norm)
     for module in parts:
         module.to(device)

@@ -39,7 +39,7 @@ def check_start(recipe: Recipe) -> None:
     pairs = [("vae", recipe.vae.model_dump(), source.vae.model_dump())]
     if not isinstance(source.method, VaeOnly) and not isinstance(recipe.method, VaeOnly):
         pairs += [
-            ("sit", recipe.sit.model_dump(exclude=_FREE), source.sit.model_dump(exclude=_FREE)),
+            ("backbone", recipe.backbone.model_dump(exclude=_FREE), source.backbone.model_dump(exclude=_FREE)),
             ("path", recipe.path.model_dump(), source.path.model_dump()),
             ("latent_norm", {"eps": recipe.latent_norm.eps}, {"eps": source.latent_norm.eps}),
         ]

@@ -17,11 +17,12 @@ from repae.config import UserError, atomic_folder, write_atomic
 from repae.config.files import REPLACED, remove_folder, settle
 from repae.runtime.digest import sha256_of
 from repae.runtime.distributed import every_process, is_main
+from repae.runtime.migration import current_checkpoint
 from repae.runtime.parallel import unwrap
 from repae.runtime.tree import flatten, restore
 
-SCHEMA = 1
-"""Version of the layout of a checkpoint folder."""
+SCHEMA = 2
+"""Version of the layout of a checkpoint folder; the one before it is read through `repae.runtime.migration`."""
 
 _STATE = "state.json"
 _BEST = "best.json"
@@ -241,14 +242,14 @@ def _read_state(path: Path) -> dict[str, Any]:
         schema = state["schema"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(path, f"{_STATE} cannot be read") from error
-    if schema != SCHEMA:
+    if schema not in range(1, SCHEMA + 1):
         raise UserError(
-            f"checkpoint {path} has schema {schema!r}, this version of repae reads schema {SCHEMA}; "
+            f"checkpoint {path} has schema {schema!r}, this version of repae reads schemas up to {SCHEMA}; "
             f"use the version that wrote it, or {_remedy(path)}"
         )
     if state.pop("digest", None) != _digest(state):
         raise _damaged(path, f"{_STATE} has been altered")
-    return state
+    return current_checkpoint(state, SCHEMA)
 
 
 def _verify(path: Path, state: dict[str, Any], part: str) -> None:

@@ -60,8 +60,9 @@ def spherical(
 class BetweenClasses:
     """A bundle whose labels are mixtures of two classes: label i is `mixtures[i]`.
 
-    The condition that every block sees is time plus label embedded (`SiT.embed`); two such conditions of the same time
-    are mixed in a straight line, hence the label embeddings are. The last label is no class, where the bundle has that.
+    The condition that every block sees is time plus label embedded (`Backbone.embed`); two such conditions of the same
+    time are mixed in a straight line, hence the label embeddings are. The last label is no class, where the bundle has
+    that.
     """
 
     def __init__(self, bundle: Bundle, mixtures: Sequence[Mixture]) -> None:
@@ -79,12 +80,12 @@ class BetweenClasses:
         self, x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], y: Int[Tensor, " b"]
     ) -> Float[Tensor, "b c h w"]:
         """Velocity at normalised latents, for mixtures `y`."""
-        sit = self.bundle.denoiser.sit
+        backbone = self.bundle.denoiser.backbone
         with evaluating(self.bundle.denoiser):
-            tokens, condition = sit.embed(x, t, self._first[y])
-            _, other = sit.embed(x, t, self._second[y])
+            tokens, condition = backbone.embed(x, t, self._first[y])
+            _, other = backbone.embed(x, t, self._second[y])
             mixed = torch.lerp(condition, other, self._share[y, None].to(condition.dtype))
-            return sit.final(sit.run(tokens, mixed), mixed)
+            return backbone.final(backbone.run(tokens, mixed), mixed)
 
     def decode(self, x: Tensor) -> Tensor:
         """The bundle's images."""

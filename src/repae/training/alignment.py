@@ -35,9 +35,9 @@ class SelfTeacher:
         assert draw.earlier is not None, "a self teacher needs times of its own"
         time = (draw.time - self.config.interval * draw.earlier).clamp(min=0)
         x_t, _ = self.path.sample(x, draw.noise, time)
-        sit = self.average.sit
-        tokens, condition = sit.embed(x_t, time, batch.labels, draw.dropped_labels)
-        return sit.run(tokens, condition, stop=self.config.depth).float()
+        backbone = self.average.backbone
+        tokens, condition = backbone.embed(x_t, time, batch.labels, draw.dropped_labels)
+        return backbone.run(tokens, condition, stop=self.config.depth).float()
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,6 @@ def check_self_teacher(config: SelfTeacherConfig, encoder_depth: int, depth: int
     """
     if not encoder_depth < config.depth <= depth:
         raise UserError(
-            f"method.self_teacher.depth {config.depth} is not behind the aligned block, sit.encoder_depth "
+            f"method.self_teacher.depth {config.depth} is not behind the aligned block, backbone.encoder_depth "
             f"{encoder_depth}, of a model with {depth} blocks; allowed: {encoder_depth + 1} to {depth}"
         )

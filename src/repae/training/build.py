@@ -40,11 +40,11 @@ def latent_side(setup: TrainSetup, resolution: int) -> int:
     Raises:
         UserError: the resolution is not a multiple of the autoencoder's factor times the patch size.
     """
-    unit = setup.vae.factor * setup.sit.patch_size
+    unit = setup.vae.factor * setup.backbone.patch_size
     if resolution % unit:
         raise UserError(
             f"resolution {resolution} is not a multiple of {unit}, the autoencoder's factor {setup.vae.factor} times "
-            f"the patch size {setup.sit.patch_size}; choose {max(unit, round(resolution / unit) * unit)}"
+            f"the patch size {setup.backbone.patch_size}; choose {max(unit, round(resolution / unit) * unit)}"
         )
     return resolution // setup.vae.factor
 
@@ -77,14 +77,15 @@ def build_models(
     vae = build_vae(setup, image_channels)
     _check_trainable(vae, not isinstance(setup.method, Repa))
     side = latent_side(setup, resolution)
-    config = setup.sit.sit(side, vae.latent_channels, num_classes)
+    backbone = setup.backbone
+    config = backbone.sized(side, vae.latent_channels, num_classes)
     check_tokens(targets, config.tokens)
     z_dims = targets.dims
     if (own := _self_teacher(setup)) is not None:
-        check_self_teacher(own, setup.sit.encoder_depth, config.depth)
+        check_self_teacher(own, backbone.encoder_depth, config.depth)
         z_dims = (*z_dims, config.hidden_size)
     with _seeded(setup.seed, "denoiser"):
-        denoiser = Denoiser(config, z_dims, setup.sit.encoder_depth, setup.sit.projector_dim, setup.sit.projector)
+        denoiser = Denoiser(config.build(), z_dims, backbone.encoder_depth, backbone.projector_dim, backbone.projector)
     norm = LatentNorm(vae.latent_channels, eps=setup.latent_norm.eps, momentum=setup.latent_norm.momentum)
     needs_judge = isinstance(setup.method, (RepaE, Naive))
     discriminator = build_discriminator(setup, image_channels) if needs_judge else None
@@ -112,9 +113,9 @@ def build_step(
     if models.discriminator is not None:
         _prepare(models.discriminator, device, trained=True)
     averages = Averages(models, setup.ema)
-    channels, side = models.vae.latent_channels, models.denoiser.sit.config.input_size
+    channels, side = models.vae.latent_channels, models.denoiser.backbone.config.input_size
     randomness = Randomness(
-        setup.seed, (channels, side, side), setup.path, setup.time, models.denoiser.sit.config.class_dropout_prob
+        setup.seed, (channels, side, side), setup.path, setup.time, models.denoiser.backbone.config.class_dropout_prob
     )
 
     def optimiser(module: nn.Module, config: AdamWConfig) -> Optimiser:

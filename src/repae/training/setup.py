@@ -2,56 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from repae.config import Config
 from repae.flow.path import AnyPath, LinearPath
 from repae.flow.time import AnyTime, UniformTime
 from repae.losses.autoencoder import AutoencoderLossConfig
 from repae.models.autoencoders import DiffusersConfig, KLConfig, TinyConfig
-from repae.models.backbones.sit import SiTConfig
+from repae.models.backbones import AnyBackbone, SiTBackbone
 from repae.models.discriminator import PatchGANConfig
-from repae.models.projector import MLP, AnyProjector
 from repae.runtime.ema import EmaConfig
+from repae.runtime.migration import RENAMED
 from repae.runtime.optimise import AdamWConfig
 from repae.training.loop import LoopConfig
 from repae.training.methods.configs import Method, RepaE
 
 Vae = Annotated[KLConfig | TinyConfig | DiffusersConfig, Field(discriminator="kind")]
-
-
-class GeneratorConfig(Config):
-    """Architecture of the denoiser; its input size, channels and classes follow from the data and the autoencoder.
-
-    ``encoder_depth`` is the 1-based number of the block whose tokens are aligned. ``projector_dim`` is the width of the
-    hidden layers of an MLP projector; a convolution has none.
-    """
-
-    patch_size: int = Field(default=2, ge=1)
-    hidden_size: int = Field(default=1152, ge=1)
-    depth: int = Field(default=28, ge=1)
-    num_heads: int = Field(default=16, ge=1)
-    mlp_ratio: float = Field(default=4.0, gt=0)
-    class_dropout_prob: float = Field(default=0.1, ge=0, lt=1)
-    qk_norm: bool = False
-    fused_attn: bool = True
-    encoder_depth: int = Field(default=8, ge=1)
-    projector_dim: int = Field(default=2048, ge=1)
-    projector: AnyProjector = MLP
-
-    @classmethod
-    def preset(cls, name: str, **changes: object) -> GeneratorConfig:
-        """The published sizes by name, such as ``SiT-XL/2``."""
-        model = SiTConfig.preset(name)
-        sizes = {key: getattr(model, key) for key in ("patch_size", "hidden_size", "depth", "num_heads")}
-        return cls.model_validate({**sizes, **changes})
-
-    def sit(self, input_size: int, in_channels: int, num_classes: int) -> SiTConfig:
-        """The full configuration of the transformer for given latents and classes."""
-        own = self.model_dump(exclude={"encoder_depth", "projector_dim", "projector"})
-        return SiTConfig(input_size=input_size, in_channels=in_channels, num_classes=num_classes, **own)
 
 
 class DiscriminatorConfig(Config):
@@ -106,7 +74,7 @@ class TrainSetup(Config):
 
     method: Method = RepaE()
     vae: Vae = KLConfig()
-    sit: GeneratorConfig = GeneratorConfig()
+    backbone: AnyBackbone = SiTBackbone()
     discriminator: DiscriminatorConfig | None = DiscriminatorConfig()
     losses: AutoencoderLossConfig = AutoencoderLossConfig()
     latent_norm: LatentNormConfig = LatentNormConfig()
@@ -116,3 +84,12 @@ class TrainSetup(Config):
     ema: EmaConfig = EmaConfig()
     seed: int = 0
     loop: LoopConfig = LoopConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_present_names(cls, data: Any) -> Any:
+        for old in RENAMED.keys() & data.keys() if isinstance(data, dict) else ():
+            fields = list(data[old]) if isinstance(data[old], dict) else []
+            old_name, name = (f"{part}.{fields[0]}" if fields else part for part in (old, RENAMED[old]))
+            raise ValueError(f"{old_name} is {name} now: --{name.replace('_', '-')}")
+        return data

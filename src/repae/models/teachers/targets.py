@@ -180,12 +180,12 @@ def cache_tokens(
     return torch.cat([teacher(batch.to(device)).cpu() for batch in batches])
 
 
-def check_tokens(targets: Targets, sit_tokens: int, z_dims: Sequence[int] | None = None) -> None:
+def check_tokens(targets: Targets, own_tokens: int, z_dims: Sequence[int] | None = None) -> None:
     """Refuse targets that do not fit the denoiser, before anything is trained.
 
     Args:
         targets: the alignment targets.
-        sit_tokens: number of the denoiser's tokens.
+        own_tokens: number of the denoiser's tokens.
         z_dims: widths of the projectors, where they exist already.
 
     Raises:
@@ -193,11 +193,11 @@ def check_tokens(targets: Targets, sit_tokens: int, z_dims: Sequence[int] | None
             its width for each teacher.
     """
     for name, tokens in zip(targets.names, targets.tokens, strict=True):
-        if tokens != sit_tokens:
+        if tokens != own_tokens:
             raise UserError(
-                f"teacher {name} gives {_grid(tokens)} tokens, the SiT has {_grid(sit_tokens)}; they must be equal: "
-                f"set sit.patch_size to another value, or choose a teacher (for a timm one: its grid) "
-                f"with {_grid(sit_tokens)} tokens"
+                f"teacher {name} gives {_grid(tokens)} tokens, the backbone has {_grid(own_tokens)}; they must be "
+                f"equal: set backbone.patch_size to another value, or choose a teacher (for a timm one: its grid) "
+                f"with {_grid(own_tokens)} tokens"
             )
     if z_dims is not None and tuple(z_dims) != targets.dims:
         if len(z_dims) != len(targets.dims):

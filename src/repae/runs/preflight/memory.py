@@ -16,7 +16,7 @@ from repae.recipes.recipe import LpipsPerceptual, Recipe, TeacherPerceptual
 from repae.training.frozen import frozen
 from repae.training.methods.configs import Naive, Repa
 
-HALF_VAE, HALF_SIT = 0.87, 0.60
+HALF_VAE, HALF_BACKBONE = 0.87, 0.60
 """What half precision leaves of the float32 volume, counted under autocast on the published sizes."""
 
 LPIPS_BYTES_PER_PIXEL = 2441
@@ -35,10 +35,10 @@ class Players:
 def activations(recipe: Recipe, players: Players, teachers: Sequence[Teacher], resolution: int) -> float:
     """Bytes that the larger half of a step keeps for its backward pass, for one image."""
     half = recipe.runtime.precision != "fp32"
-    sit = HALF_SIT if half else 1.0
+    share = HALF_BACKBONE if half else 1.0
     denoiser = alignment = 0.0
     if players.denoiser is not None:
-        denoiser, alignment = (sit * volume for volume in _of_denoiser(players.denoiser))
+        denoiser, alignment = (share * volume for volume in _of_denoiser(players.denoiser))
     if isinstance(recipe.method, Repa):
         return denoiser
     vae = (HALF_VAE if half else 1.0) * _of_vae(players.vae, resolution)
@@ -58,7 +58,7 @@ def _of_vae(vae: Autoencoder, resolution: int) -> float:
 
 def _of_denoiser(denoiser: Denoiser) -> tuple[float, float]:
     """Of the training pass, and of the alignment pass, which trains only what comes before it."""
-    config = denoiser.sit.config
+    config = denoiser.backbone.config
     with torch.device("meta"):
         latent = torch.empty(1, config.in_channels, config.input_size, config.input_size)
         t, y = torch.empty(1), torch.zeros(1, dtype=torch.int64)

@@ -103,7 +103,7 @@ class Plan:
         shape = " x ".join(map(str, self.latent))
         if self.tokens is None:
             return shape
-        return f"{shape}, in patches of {self.recipe.sit.patch_size}: {self.tokens} tokens"
+        return f"{shape}, in patches of {self.recipe.backbone.patch_size}: {self.tokens} tokens"
 
     def _training(self) -> str:
         loop = self.recipe.loop
@@ -135,7 +135,7 @@ def plan(recipe: Recipe) -> Plan:
         recipe=recipe,
         images=images,
         latent=(vae.latent_channels, side, side),
-        tokens=None if denoiser is None else denoiser.sit.config.tokens,
+        tokens=None if denoiser is None else denoiser.backbone.config.tokens,
         teachers=(
             *(f"{teacher.name}: {tokens} tokens of {teacher.dim}" for teacher, tokens in zip(teachers, targets.tokens)),
             *_self_teacher(recipe),

@@ -33,7 +33,7 @@ class SelfTeacherConfig(Config):
     say little.
 
     Attributes:
-        depth: 1-based number of the block whose tokens are aligned to; behind ``sit.encoder_depth``.
+        depth: 1-based number of the block whose tokens are aligned to; behind ``backbone.encoder_depth``.
         interval: the teacher's time is up to so much smaller, uniformly drawn for each image, and never below 0.
     """
 
