@@ -21,7 +21,7 @@ from repae.evaluation import EvaluationConfig
 from repae.models.teachers.embedded import EmbeddedTeacher, EmbeddedTeacherConfig
 from repae.recipes.catalogue import find
 from repae.recipes.recipe import Recipe, RuntimeConfig
-from repae.runs.context import Place
+from repae.runs.context import RunContext
 from repae.runs.networks import networks_at_hand
 from repae.runtime.precision import Precision
 
@@ -97,29 +97,29 @@ def test_wrong_words_are_refused_in_one_line(here, capsys, options, words):
     assert words in error and error.count("\n") == 1 and not (here / "runs").exists()
 
 
-def _place(folder):
+def _context(folder):
     device = torch.device("cpu")
-    return Place(device, Precision("fp32", device), RuntimeConfig(), folder)
+    return RunContext(device, Precision("fp32", device), RuntimeConfig(), folder)
 
 
 def test_networks_at_hand_are_found_and_missing_ones_named(here):
     """A saved teacher serves; one that is gone, the Inception and LPIPS are named with the file that is wanted."""
     dataset, settings = DigitsConfig().open(), EvaluationConfig()
-    gone = networks_at_hand(find("digits"), settings, dataset, _place(here))
+    gone = networks_at_hand(find("digits"), settings, dataset, _context(here))
     assert gone.extractors == [] and "features of teacher: it is no longer kept" in gone.missing[0]
     assert "vgg16-397923af.pth" in gone.missing[-1] and not any("FID" in words for words in gone.missing)
     EmbeddedTeacher(EmbeddedTeacherConfig()).save("grey")
     recipe = find("digits").replace(**{"teachers.0.folder": "grey"})
-    found = networks_at_hand(recipe, settings, dataset, _place(here))
+    found = networks_at_hand(recipe, settings, dataset, _context(here))
     assert [network.name for network in found.extractors] == ["teacher"] and len(found.missing) == 1
     dataset.channels = 3
     assert (
         "weights-inception-2015-12-05-6726825d.pth"
-        in networks_at_hand(recipe, settings, dataset, _place(here)).missing[0]
+        in networks_at_hand(recipe, settings, dataset, _context(here)).missing[0]
     )
     with pytest.raises(UserError, match="no weights file x"):
         asked = settings.replace(features=({"kind": "inception", "weights": "x.pth"},))
-        networks_at_hand(recipe, asked, dataset, _place(here))
+        networks_at_hand(recipe, asked, dataset, _context(here))
 
 
 def test_recipes_of_before_are_still_read(tmp_path):

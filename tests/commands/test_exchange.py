@@ -20,7 +20,7 @@ from repae.commands.import_weights import ImportSettings, _teachers, import_file
 from repae.config import UserError
 from repae.flow import Euler
 from repae.models import Denoiser, KLConfig, LatentNorm, SiT
-from repae.runs.open import load
+from repae.runs.open import open_run
 from repae.runs.start import check_start, start_denoiser
 from repae.runs.weights import load_vae, read_autoencoder
 from repae.runtime.checkpoint import CheckpointStore
@@ -75,7 +75,7 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 
 def test_what_was_imported_is_sampled_and_written_back(imported: Path, tmp_path: Path) -> None:
     """Averaged generator and live autoencoder, as the reference draws; and the file again, bit for bit."""
-    run = load(imported)
+    run = open_run(imported)
     assert run.bundle.name == "reference" and run.step == 3 and run.recipe.method.kind == "repa-e"
     assert torch.equal(run.bundle.denoiser.backbone.pos_embed, files.weights("ema")["pos_embed"])
     assert torch.equal(run.bundle.latent_norm.running_var, files.weights("ema")["bn.running_var"])
@@ -83,7 +83,7 @@ def test_what_was_imported_is_sampled_and_written_back(imported: Path, tmp_path:
     assert torch.equal(live.bundle.latent_norm.running_var, files.weights("sit")["bn.running_var"])
     assert run.sample(torch.tensor([1, 2])).shape == (2, 3, 32, 32)
     with pytest.raises(UserError, match="no part 'ema_vae', hence no bundle 'ema'; its own is 'reference'"):
-        load(imported, "ema")
+        open_run(imported, "ema")
     assert main(["sample", str(imported), "--per-class=1", "--sampler.steps=2", "--out", str(tmp_path / "s")]) == 0
     assert np.load(tmp_path / "s" / "samples.npz")["arr_0"].shape == (10, 32, 32, 3)
     assert main(["export", str(imported), "--format=reference", "--out", str(tmp_path / "back")]) == 0
@@ -93,7 +93,7 @@ def test_what_was_imported_is_sampled_and_written_back(imported: Path, tmp_path:
 
 def test_teachers_keep_their_places_or_are_only_told_of(imported: Path, tmp_path: Path) -> None:
     """The reference's names become ours where every width is the published one; else the recipe only tells of them."""
-    recipe = load(imported).recipe
+    recipe = open_run(imported).recipe
     assert recipe.teachers == () and "teacher dinov2-vit-b,dinov1-vit-b" in recipe.about
     notes = (
         CheckpointStore(imported / "checkpoints").describe(imported / "checkpoints" / "step-0000003").meta["imported"]
@@ -120,7 +120,7 @@ def test_an_exported_folder_opens_as_the_run_does(imported: Path, tmp_path: Path
     """Same images, from Python and from the command line; the card and the recipe are in it; whole or not at all."""
     out = tmp_path / "deep" / "folder"
     assert main(["export", str(imported), "--out", str(out), "--license", "mit"]) == 0
-    run, exported, labels = load(imported), load(out), torch.arange(4)
+    run, exported, labels = open_run(imported), open_run(out), torch.arange(4)
     assert exported.step == 3 and exported.recipe == run.recipe and exported.bundle.name == "reference"
     one, other = run.sample(labels, seed=5), exported.sample(labels, seed=5)
     assert (one.int() - other.int()).abs().max() <= 1 and one.float().std() > 5
@@ -129,7 +129,7 @@ def test_an_exported_folder_opens_as_the_run_does(imported: Path, tmp_path: Path
     assert "SiTPipeline" not in card and "DiffusionPipeline.from_pretrained" in card and str(tmp_path) not in card
     assert sorted(path.name for path in out.parent.iterdir()) == ["folder"]
     with pytest.raises(UserError, match="exported from bundle 'reference'"):
-        load(out, "live")
+        open_run(out, "live")
     with pytest.raises(UserError, match="ema_vae is missing"):
         export(imported, ExportSettings(out=str(tmp_path / "again"), format="reference", bundle="ema"))
     with pytest.raises(UserError, match="not empty"):
@@ -157,9 +157,9 @@ def test_the_autoencoder_alone(imported: Path, tmp_path: Path) -> None:
             std = (norm.running_var + norm.eps).sqrt()
             assert torch.allclose(std, (files.weights("ema")["bn.running_var"] + 1e-4).sqrt(), rtol=1e-5)
     with pytest.raises(UserError, match="holds an autoencoder only"):
-        load(tmp_path / "vae")
+        open_run(tmp_path / "vae")
     with pytest.raises(UserError, match="trained an autoencoder only"):
-        load(tmp_path / "imported")
+        open_run(tmp_path / "imported")
     export(tmp_path / "imported", ExportSettings(out=str(tmp_path / "back"), format="reference"))
     for ending in ("", "-latents-stats", "-discriminator-ckpt"):
         one, other = (tmp_path / "reference" / f"vae{ending}.pt", tmp_path / "back" / f"imported{ending}.pt")
@@ -198,7 +198,7 @@ def test_a_generator_needs_the_autoencoder_that_it_was_trained_on(imported: Path
         tmp_path / "repa.pt", ImportSettings(out=str(tmp_path / "b"), vae=str(files.write_autoencoder(tmp_path)))
     )
     assert any("nothing in the file can confirm it" in note for note in notes)
-    run = load(out)
+    run = open_run(out)
     assert run.recipe.method.kind == "repa" and run.sample(torch.tensor([0])).shape == (1, 3, 32, 32)
     norm: LatentNorm = run.bundle.latent_norm
     assert torch.allclose((norm.running_var + norm.eps).rsqrt(), torch.full((4,), 0.18215))
@@ -235,7 +235,9 @@ def test_training_starts_from_the_players_of_an_import(
                 assert torch.allclose(value, want[name], atol=1e-6), f"{part}: {name}"
     export(tmp_path / "tuned", ExportSettings(out=str(tmp_path / "reference"), format="reference"))
     back, _ = import_file(tmp_path / "reference" / "0000001.pt", ImportSettings(out=str(tmp_path / "back")))
-    one, other = (load(place).sample(torch.tensor([4]), sampler=Euler(steps=2)) for place in (back, tmp_path / "tuned"))
+    one, other = (
+        open_run(place).sample(torch.tensor([4]), sampler=Euler(steps=2)) for place in (back, tmp_path / "tuned")
+    )
     assert torch.equal(one, other)
     average = store.read(newest, "ema_vae")["module"]
     assert torch.allclose(average["model.decoder.conv_in.weight"], files.weights("vae")["decoder.conv_in.weight"])
@@ -244,16 +246,16 @@ def test_training_starts_from_the_players_of_an_import(
 def test_other_things_to_start_from(imported: Path, tmp_path: Path) -> None:
     """An exported folder gives generator and statistics; an imported autoencoder gives itself and its discriminator."""
     export(imported, ExportSettings(out=str(tmp_path / "pipe")))
-    recipe = load(imported).recipe.replace(start={"kind": "run", "path": str(tmp_path / "pipe")})
+    recipe = open_run(imported).recipe.replace(start={"kind": "run", "path": str(tmp_path / "pipe")})
     check_start(recipe)
-    denoiser, norm = Denoiser(SiT(load(imported).bundle.denoiser.backbone.config), [7], 2, 16), LatentNorm(4)
+    denoiser, norm = Denoiser(SiT(open_run(imported).bundle.denoiser.backbone.config), [7], 2, 16), LatentNorm(4)
     assert start_denoiser(recipe, denoiser, norm)
     assert torch.equal(denoiser.backbone.pos_embed, files.weights("ema")["pos_embed"])
     assert torch.allclose(norm.running_var, files.weights("ema")["bn.running_var"], rtol=1e-5)
     file = files.write_autoencoder(tmp_path)
     vae, _ = import_file(file, ImportSettings(out=str(tmp_path / "vae"), data=str(imported.parent / "none")))
     argv = ["train", str(vae / "recipe.yaml"), "--init-from", str(vae), "--name=alone", "--runs", str(tmp_path), *TUNE]
-    data = load(imported).recipe.data.model_dump()["path"]
+    data = open_run(imported).recipe.data.model_dump()["path"]
     assert main([*argv, "--data.path", data, "--data.resolution=32"]) == 0
     store = CheckpointStore(tmp_path / "alone" / "checkpoints")
     newest = store.latest()
@@ -287,7 +289,7 @@ def test_a_start_that_does_not_fit_is_refused_before_anything(
 def test_the_commands_refuse_in_words(imported: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
     """What is missing, unknown, taken or impossible."""
     with pytest.raises(UserError, match="imported first"):
-        load(tmp_path)
+        open_run(tmp_path)
     file = imported.parent / "0000003.pt"
     assert "--out is missing" in refused("import", file)
     assert "--out is missing" in refused("export", imported)

@@ -18,8 +18,8 @@ from repae.commands.sample_settings import PRESETS, RunAutoguidance, SampleSetti
 from repae.config import UserError, fields
 from repae.flow import UNGUIDED, EulerMaruyama, Guidance, Heun
 from repae.recipes.recipe import RuntimeConfig
-from repae.runs.context import Place
-from repae.runs.open import load
+from repae.runs.context import RunContext
+from repae.runs.open import open_run
 from repae.runtime.precision import Precision
 
 TINY = {
@@ -93,12 +93,12 @@ WHOLE = {"sampler", "guidance", "guidance.run"}
 
 
 def identity_of(run: Path, settings: SampleSettings) -> dict[str, Any]:
-    opened = load(run, settings.bundle, step=settings.step)
+    opened = open_run(run, settings.bundle, step=settings.step)
     guidance = settings.guidance
-    weak = load(run, opened.bundle.name, step=guidance.step) if isinstance(guidance, RunAutoguidance) else None
+    weak = open_run(run, opened.bundle.name, step=guidance.step) if isinstance(guidance, RunAutoguidance) else None
     cpu = torch.device("cpu")
-    place = Place(cpu, Precision(settings.precision or "fp32", cpu), RuntimeConfig(), run.parent)
-    return identity(opened, settings, place, weak)
+    context = RunContext(cpu, Precision(settings.precision or "fp32", cpu), RuntimeConfig(), run.parent)
+    return identity(opened, settings, context, weak)
 
 
 def test_any_changed_setting_is_another_identity(run: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from repae.commands.train import train
 from repae.models.projector import ConvProjector
 from repae.recipes.catalogue import find
-from repae.runs.open import load
+from repae.runs.open import open_run
 from repae.runs.preflight.plan import plan
 from repae.runtime.schedules import Until
 
@@ -44,7 +44,7 @@ def test_a_run_with_every_switch(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     losses = {row["step"]: (row["align_factor"], row["proj_loss"] != 0) for row in rows if "proj_loss" in row}
     assert losses == {1: (1.0, True), 2: (1.0, True), 3: (0.0, False), 4: (0.0, False)}
-    run = load(folder)
+    run = open_run(folder)
     assert run.step == 4 and isinstance(run.bundle.denoiser.projectors[0], ConvProjector)
     assert run.sample(torch.tensor([1, 2])).shape == (2, 1, 32, 32)
 

@@ -16,11 +16,12 @@ from repae.cli import COMMANDS, Words, main
 from repae.config import UserError
 from repae.models.teachers import extract
 from repae.models.teachers.catalogue import entry_of
+from repae.models.teachers.timm import TimmTeacherConfig
 from repae.recipes.catalogue import compose, find
-from repae.recipes.recipe import EmbeddedTeacher, Recipe, TimmTeacher
+from repae.recipes.recipe import EmbeddedTeacherTraining, Recipe
 from repae.runs.preflight.plan import check_sizes
 
-TWO = (TimmTeacher(name="dinov2-b"), TimmTeacher(name="clip-l"))
+TWO = (TimmTeacherConfig(name="dinov2-b"), TimmTeacherConfig(name="clip-l"))
 
 
 @pytest.mark.parametrize(
@@ -30,8 +31,8 @@ TWO = (TimmTeacher(name="dinov2-b"), TimmTeacher(name="clip-l"))
         ("dinov2-b, clip-l", TWO),
         ("[dinov2-b, {kind: timm, name: clip-vit-L}]", TWO),
         ("[{kind: timm, name: dinov2-b}, {kind: timm, name: clip-l}]", TWO),
-        ("jepa-vit-h", (TimmTeacher(name="ijepa-h"),)),
-        ("embedded", (EmbeddedTeacher(),)),
+        ("jepa-vit-h", (TimmTeacherConfig(name="ijepa-h"),)),
+        ("embedded", (EmbeddedTeacherTraining(),)),
         ("none", ()),
         ("[]", ()),
     ],
@@ -45,7 +46,9 @@ def test_fields_of_a_named_teacher_can_be_given_beside_it() -> None:
     """A list by name and the local file of one of them, in one command."""
     options = {"teachers.0.weights": "moco.pth", "teachers": "mocov3-vit-s,dinov2-b", "teachers.1.grid": "16"}
     first, second = compose("digits", options).teachers
-    assert first == TimmTeacher(name="mocov3-s", weights="moco.pth") and second == TimmTeacher(name="dinov2-b", grid=16)
+    assert first == TimmTeacherConfig(name="mocov3-s", weights="moco.pth") and second == TimmTeacherConfig(
+        name="dinov2-b", grid=16
+    )
 
 
 def test_a_file_takes_names_and_is_written_in_full(tmp_path: Path) -> None:
@@ -85,7 +88,7 @@ def test_the_page_s_commands_are_understood(line: str) -> None:
     read = Words.read(words, COMMANDS[command].switches)
     if command == "train":
         for teacher in compose(read.only("a recipe"), read.options).teachers:
-            assert not isinstance(teacher, TimmTeacher) or timm.is_model(entry_of(teacher.name).model)
+            assert not isinstance(teacher, TimmTeacherConfig) or timm.is_model(entry_of(teacher.name).model)
 
 
 def test_the_page_s_recipe_is_one(tmp_path: Path) -> None:
@@ -94,7 +97,9 @@ def test_the_page_s_recipe_is_one(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(f"name: mine\n{text}", encoding="utf-8")
     moco, clip = find(str(path)).teachers
-    assert isinstance(moco, TimmTeacher) and moco.weights and isinstance(clip, TimmTeacher) and clip.final_norm
+    assert (
+        isinstance(moco, TimmTeacherConfig) and moco.weights and isinstance(clip, TimmTeacherConfig) and clip.final_norm
+    )
 
 
 def test_the_page_s_python_does_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:

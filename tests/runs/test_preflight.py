@@ -14,7 +14,7 @@ from repae.models.autoencoders import TinyConfig
 from repae.recipes.catalogue import catalogue, find
 from repae.runs.preflight import plan as planning
 from repae.runs.preflight.memory import saved_bytes
-from repae.runs.preflight.plan import Plan, plan
+from repae.runs.preflight.plan import DryRun, plan
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def parameters(found: Plan) -> dict[str, int]:
+def parameters(found: DryRun) -> dict[str, int]:
     """Of each part."""
     return {part.name: part.parameters for part in found.parts}
 

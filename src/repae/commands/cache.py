@@ -13,7 +13,7 @@ from repae.preparation.encode_latents import CacheSettings, Encoder, cache_laten
 from repae.recipes.recipe import RuntimeConfig, Teacher
 from repae.recipes.sources import data_of_run
 from repae.runs.cached_latents import teacher_identity
-from repae.runs.context import occupied
+from repae.runs.context import run_context
 from repae.runs.players import one_maker, teacher_networks
 from repae.runs.weights import read_autoencoder, sizes_of
 
@@ -50,12 +50,12 @@ def cache(source: Path, out: Path, config: CacheConfig, data: str | None = None,
     Raises:
         UserError: nothing to read there, or what was begun in ``out`` is something else.
     """
-    with occupied(config.runtime, runs) as place:
+    with run_context(config.runtime, runs) as context:
         vae, _ = read_autoencoder(source)
         dataset = data_of_run(source, data, config.resolution).open()
-        networks, _ = teacher_networks(config.teachers, dataset, place)
+        networks, _ = teacher_networks(config.teachers, dataset, context)
         known = [teacher_identity(teacher) for teacher in config.teachers]
-        encoder = Encoder(vae.to(place.device), sizes_of(vae), list(zip(known, networks)), place.precision)
+        encoder = Encoder(vae.to(context.device), sizes_of(vae), list(zip(known, networks)), context.precision)
         with one_maker(out):
             manifest = cache_latents(out, dataset, encoder, config)
         _warn_of_broken(manifest, dataset)

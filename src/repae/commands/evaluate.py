@@ -13,9 +13,9 @@ from repae.config import UserError, write_atomic
 from repae.data import Dataset
 from repae.evaluation import EvaluationConfig, evaluate_bundle
 from repae.report import build as build_report
-from repae.runs.context import Place, occupied
+from repae.runs.context import RunContext, run_context
 from repae.runs.networks import networks_at_hand
-from repae.runs.open import AutoencoderRun, Run, load_judged
+from repae.runs.open import AutoencoderRun, Run, open_for_evaluation
 from repae.runtime.distributed import is_main
 from repae.sampling import pairs, write_png
 
@@ -39,18 +39,18 @@ def evaluate_run(folder: str | Path, settings: RunEvaluation | None = None, **ch
     """
     folder = Path(folder)
     settings = (settings or run_evaluation(folder, {})).replace(**changes)
-    run = load_judged(folder, settings.bundle)
-    with occupied(run.recipe.runtime, folder.parent) as place:
-        run.to(place.device)
+    run = open_for_evaluation(folder, settings.bundle)
+    with run_context(run.recipe.runtime, folder.parent) as context:
+        run.to(context.device)
         dataset = _same_data(run)
         figures = evaluate_bundle(
             run.bundle,
             dataset,
             settings,
-            precision=place.precision,
+            precision=context.precision,
             path=run.recipe.path,
-            networks=networks_at_hand(run.recipe, settings, dataset, place),
-            cache=place.runs / "cache",
+            networks=networks_at_hand(run.recipe, settings, dataset, context),
+            cache=context.runs / "cache",
         )
         figures["protocol"] |= {"recipe": run.recipe.digest(), "step": run.step}
         if is_main():
@@ -58,7 +58,7 @@ def evaluate_run(folder: str | Path, settings: RunEvaluation | None = None, **ch
             suffix = "" if run.bundle.name == own else f"-{run.bundle.name}"
             write_atomic(folder / f"evaluation{suffix}.json", json.dumps(figures, indent=2) + "\n")
             if settings.pictures:
-                _draw(run, dataset, place, settings, figures, folder / "samples", suffix)
+                _draw(run, dataset, context, settings, figures, folder / "samples", suffix)
             build_report(folder)
     return figures
 
@@ -66,7 +66,7 @@ def evaluate_run(folder: str | Path, settings: RunEvaluation | None = None, **ch
 def _draw(
     run: Run | AutoencoderRun,
     dataset: Dataset,
-    place: Place,
+    context: RunContext,
     settings: EvaluationConfig,
     figures: dict[str, Any],
     samples: Path,
@@ -74,9 +74,9 @@ def _draw(
 ) -> None:
     """The gallery, and the reconstructions of what was not trained here."""
     if isinstance(run, Run):
-        draw_gallery(run, dataset, place, settings, figures, samples / f"gallery{suffix}")
+        draw_gallery(run, dataset, context, settings, figures, samples / f"gallery{suffix}")
     if not suffix and not (samples / "reconstructions.png").exists():
-        write_png(samples / "reconstructions.png", pairs(*reconstructed_images(run.bundle.vae, dataset, place)))
+        write_png(samples / "reconstructions.png", pairs(*reconstructed_images(run.bundle.vae, dataset, context)))
 
 
 def _same_data(run: Run | AutoencoderRun) -> Dataset:

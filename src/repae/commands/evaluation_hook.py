@@ -11,7 +11,7 @@ from repae.evaluation import AutoencoderAlone, EvaluationConfig, evaluate_bundle
 from repae.flow import Euler
 from repae.models.bundle import Bundle
 from repae.recipes.recipe import EVALUATED, Recipe
-from repae.runs.context import Place
+from repae.runs.context import RunContext
 from repae.runs.networks import networks_at_hand
 from repae.runtime.distributed import is_main
 from repae.training.methods.vae import VaeStep
@@ -34,13 +34,13 @@ class Monitor:
         UserError: a network that the recipe names has no weights, or there is no figure as `loop.best` names it.
     """
 
-    def __init__(self, recipe: Recipe, step: Step, dataset: Dataset, place: Place) -> None:
+    def __init__(self, recipe: Recipe, step: Step, dataset: Dataset, context: RunContext) -> None:
         assert recipe.evaluation.every is not None
         self.every = recipe.evaluation.every
-        self._recipe, self._step, self._dataset, self._place = recipe, step, dataset, place
+        self._recipe, self._step, self._dataset, self._context = recipe, step, dataset, context
         self._settings = recipe.evaluation.quick()
         if is_main():
-            self._networks = networks_at_hand(recipe, self._settings, dataset, place)
+            self._networks = networks_at_hand(recipe, self._settings, dataset, context)
             self._check_best()
 
     def __call__(self, step: int) -> dict[str, float]:
@@ -52,10 +52,10 @@ class Monitor:
             evaluated_by(self._step, self._recipe),
             self._dataset,
             settings,
-            precision=self._place.precision,
+            precision=self._context.precision,
             path=self._recipe.path,
             networks=self._networks,
-            cache=self._place.runs / "cache",
+            cache=self._context.runs / "cache",
             passing=True,
         )
         return {

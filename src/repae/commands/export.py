@@ -19,7 +19,7 @@ from repae.export.reference import autoencoder_files, to_reference
 from repae.export.sizes import published_name
 from repae.models.autoencoders import KLConfig, TinyAutoencoder
 from repae.recipes.recipe import Recipe
-from repae.runs.open import ORIGIN, load
+from repae.runs.open import ORIGIN, open_run
 from repae.runs.weights import newest_of, own_part, read_autoencoder
 from repae.runtime.checkpoint import CheckpointStore
 from repae.training.methods.configs import Naive, RepaE, VaeOnly
@@ -67,7 +67,7 @@ def export(folder: Path, settings: ExportSettings) -> Path:
 
 
 def _write_pipeline(folder: Path, place: Path, settings: ExportSettings) -> None:
-    run = load(folder, settings.bundle)
+    run = open_run(folder, settings.bundle)
     recipe, bundle = run.recipe, run.bundle
     guided = bundle.null_label is not None
     preview = recipe.preview

@@ -19,8 +19,8 @@ from repae.data import Dataset
 from repae.evaluation import EvaluationConfig
 from repae.flow import UNGUIDED, AnySampler, Guidance
 from repae.report.figures import NETWORKS
-from repae.runs.context import Place
-from repae.runs.open import Run, load
+from repae.runs.context import RunContext
+from repae.runs.open import Run, open_run
 from repae.runtime.checkpoint import CheckpointStore
 from repae.sampling import (
     BetweenClasses,
@@ -70,7 +70,7 @@ class Gallery:
 
     run: Run
     dataset: Dataset
-    place: Place
+    context: RunContext
     settings: EvaluationConfig
 
     @property
@@ -93,7 +93,7 @@ class Gallery:
         """One image of `source` for each label."""
         return generate(
             source, torch.tensor(labels), sampler=self.settings.sampler, guidance=guidance, path=self.run.recipe.path,
-            precision=self.place.precision, noise=noise, batch_size=self.settings.batch_size,
+            precision=self.context.precision, noise=noise, batch_size=self.settings.batch_size,
         )  # fmt: skip
 
     def seeds(self, chosen: Sequence[int]) -> ImageNoise:
@@ -109,19 +109,24 @@ class Gallery:
 
 
 def draw_gallery(
-    run: Run, dataset: Dataset, place: Place, settings: EvaluationConfig, figures: Mapping[str, Any], folder: Path
+    run: Run,
+    dataset: Dataset,
+    context: RunContext,
+    settings: EvaluationConfig,
+    figures: Mapping[str, Any],
+    folder: Path,
 ) -> Path:
     """Draws every picture that this run allows into `folder` and lists them in `gallery.json`, which it gives.
 
     Args:
-        run: its bundle on `place.device`.
+        run: its bundle on `context.device`.
         dataset: the images it was trained on.
-        place: where it computes.
+        context: where it computes.
         settings: of the evaluation that `figures` are of.
         figures: what the evaluation found; its closest pairs are shown.
         folder: the gallery's own.
     """
-    gallery, listed, notes = Gallery(run, dataset, place, settings), [], []
+    gallery, listed, notes = Gallery(run, dataset, context, settings), [], []
     pictures: list[Callable[[Gallery], GalleryPicture | str]] = [
         classes,
         scales,
@@ -232,7 +237,9 @@ def checkpoints(gallery: Gallery) -> GalleryPicture | str:
     seeds = gallery.seeds(range(len(chosen)))
     rows = []
     for step in shown:
-        then = run if step == run.step else load(run.folder, run.bundle.name, step=step, device=gallery.place.device)
+        then = (
+            run if step == run.step else open_run(run.folder, run.bundle.name, step=step, device=gallery.context.device)
+        )
         rows.append(gallery.images(then.bundle, chosen, seeds, gallery.guidance))
     return GalleryPicture(
         "checkpoints",

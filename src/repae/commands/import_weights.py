@@ -15,7 +15,8 @@ from repae.export.reference import Contents, read_reference
 from repae.models.autoencoders import Autoencoder, KLConfig
 from repae.models.backbones import SiTBackbone
 from repae.models.teachers.catalogue import CATALOGUE, short_name
-from repae.recipes.recipe import Recipe, RuntimeConfig, TimmTeacher
+from repae.models.teachers.timm import TimmTeacherConfig
+from repae.recipes.recipe import Recipe, RuntimeConfig
 from repae.runs.weights import read_autoencoder
 from repae.runtime.checkpoint import CheckpointStore
 from repae.runtime.digest import sha256_of
@@ -175,11 +176,15 @@ def _recipe(contents: Contents, name: str, file: Path, settings: ImportSettings)
     return Recipe(**fields), resolution
 
 
-def _teachers(named: str, widths: Sequence[int]) -> tuple[TimmTeacher, ...]:
+def _teachers(named: str, widths: Sequence[int]) -> tuple[TimmTeacherConfig, ...]:
     """The teachers that the reference calls ``enc_type``, in the order of the projectors; none unless all are known."""
     names = [short_name(name) for name in named.split(",")]
     known = [CATALOGUE[name].dim for name in names if name in CATALOGUE]
-    return tuple(TimmTeacher(name=name) for name in names) if known == list(widths) and len(known) == len(names) else ()
+    return (
+        tuple(TimmTeacherConfig(name=name) for name in names)
+        if known == list(widths) and len(known) == len(names)
+        else ()
+    )
 
 
 def _method(contents: Contents) -> RepaE | Repa | VaeOnly:

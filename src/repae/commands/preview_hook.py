@@ -17,7 +17,7 @@ from repae.models.bundle import Bundle
 from repae.models.pixels import reconstruct
 from repae.preparation.statistics import evenly_spaced
 from repae.recipes.recipe import Recipe
-from repae.runs.context import Place
+from repae.runs.context import RunContext
 from repae.runtime.distributed import is_main
 from repae.sampling import generate, grid, grid_labels, pairs, write_png
 from repae.track import Tracker
@@ -31,16 +31,22 @@ class Preview:
     """A grid of classes from always the same noise, so that only the training differs between two of them."""
 
     def __init__(
-        self, recipe: Recipe, step: Step, dataset: Dataset, place: Place, folder: Path, trackers: Sequence[Tracker]
+        self,
+        recipe: Recipe,
+        step: Step,
+        dataset: Dataset,
+        context: RunContext,
+        folder: Path,
+        trackers: Sequence[Tracker],
     ) -> None:
         self.every = recipe.preview.every
-        self._recipe, self._step, self._dataset, self._place = recipe, step, dataset, place
+        self._recipe, self._step, self._dataset, self._context = recipe, step, dataset, context
         self._folder, self._trackers = folder, trackers
 
     def __call__(self, step: int) -> dict[str, float]:
         """Draws, writes and records the grid of step ``step`` on the main process; the others go on."""
         if is_main():
-            picture = class_grid(self._recipe, bundle_of(self._step, self._recipe), self._dataset, self._place)
+            picture = class_grid(self._recipe, bundle_of(self._step, self._recipe), self._dataset, self._context)
             write_png(self._folder / "samples" / f"step-{step:07d}.png", picture)
             for tracker in self._trackers:
                 tracker.image(step, "samples", picture)
@@ -53,7 +59,7 @@ def bundle_of(step: Step, recipe: Recipe) -> Bundle:
     return bundle(recipe.bundle, models, averages)
 
 
-def class_grid(recipe: Recipe, source: Bundle, dataset: Dataset, place: Place) -> UInt8[np.ndarray, "h w c"]:
+def class_grid(recipe: Recipe, source: Bundle, dataset: Dataset, context: RunContext) -> UInt8[np.ndarray, "h w c"]:
     """One row per class, drawn as ``recipe.preview`` says; without guidance where the model has no null class."""
     preview = recipe.preview
     labels = grid_labels(dataset.num_classes, preview.classes, preview.per_class)
@@ -63,7 +69,7 @@ def class_grid(recipe: Recipe, source: Bundle, dataset: Dataset, place: Place) -
         sampler=preview.sampler,
         guidance=preview.guidance if source.null_label is not None else None,
         path=recipe.path,
-        precision=place.precision,
+        precision=context.precision,
         seed=recipe.seed,
     )
     return grid(images, preview.per_class)
@@ -72,34 +78,34 @@ def class_grid(recipe: Recipe, source: Bundle, dataset: Dataset, place: Place) -
 class Reconstructions:
     """Real images above their reconstructions and the difference, during the training of an autoencoder."""
 
-    def __init__(self, recipe: Recipe, step: VaeStep, dataset: Dataset, place: Place, folder: Path) -> None:
+    def __init__(self, recipe: Recipe, step: VaeStep, dataset: Dataset, context: RunContext, folder: Path) -> None:
         self.every = recipe.preview.every
-        self._step, self._dataset, self._place, self._folder = step, dataset, place, folder
+        self._step, self._dataset, self._context, self._folder = step, dataset, context, folder
 
     def __call__(self, step: int) -> dict[str, float]:
         """Draws and writes the pairs of step ``step`` and gives their PSNR in dB."""
         if not is_main():
             return {}
         vae: Any = self._step.average.module
-        real, reconstructed = reconstructed_images(vae, self._dataset, self._place)
+        real, reconstructed = reconstructed_images(vae, self._dataset, self._context)
         write_png(self._folder / "samples" / f"step-{step:07d}.png", pairs(real, reconstructed))
         return {"psnr": psnr(real, reconstructed)}
 
 
 def reconstructed_images(
-    vae: Autoencoder, dataset: Dataset, place: Place
+    vae: Autoencoder, dataset: Dataset, context: RunContext
 ) -> tuple[UInt8[Tensor, "n c h w"], UInt8[Tensor, "n c h w"]]:
     """Some images spread over the data set, and what the autoencoder makes of them."""
     images = dataset.batch(evenly_spaced(dataset, PAIRS)).images
-    return images, reconstruct(vae, images.to(place.device)).cpu()
+    return images, reconstruct(vae, images.to(context.device)).cpu()
 
 
-def final_pictures(recipe: Recipe, step: Step, dataset: Dataset, place: Place, folder: Path) -> None:
+def final_pictures(recipe: Recipe, step: Step, dataset: Dataset, context: RunContext, folder: Path) -> None:
     """``samples/grid.png`` and ``samples/reconstructions.png`` of a finished run."""
     if isinstance(step, VaeStep):
         vae: Any = step.average.module
     else:
         source = bundle_of(step, recipe)
         vae = source.vae
-        write_png(folder / "samples" / "grid.png", class_grid(recipe, source, dataset, place))
-    write_png(folder / "samples" / "reconstructions.png", pairs(*reconstructed_images(vae, dataset, place)))
+        write_png(folder / "samples" / "grid.png", class_grid(recipe, source, dataset, context))
+    write_png(folder / "samples" / "reconstructions.png", pairs(*reconstructed_images(vae, dataset, context)))

@@ -17,9 +17,9 @@ from repae.commands.sample_settings import PER_CLASS, RunAutoguidance, SampleSet
 from repae.config import UserError, locked, write_atomic
 from repae.flow import Guidance
 from repae.flow.guidance import check_null_label
-from repae.runs.context import Place, occupied, write_environment
+from repae.runs.context import RunContext, run_context, write_environment
 from repae.runs.identity import differences
-from repae.runs.open import Run, load
+from repae.runs.open import Run, open_run
 from repae.runtime.checkpoint import CheckpointStore
 from repae.runtime.distributed import all_reduce_sum, barrier, is_main, world
 from repae.runtime.migration import current_identity
@@ -65,21 +65,21 @@ def sample_run(folder: Path, settings: SampleSettings) -> Sampled:
         UserError: no run, no checkpoint, an unknown class, guidance without a null class, a weaker run on other
             latents, or a folder with images of other settings.
     """
-    run = load(folder, settings.bundle, step=settings.step)
+    run = open_run(folder, settings.bundle, step=settings.step)
     weak = _weaker(run, settings.guidance)
     if isinstance(settings.guidance, Guidance) and settings.guidance.scale > 1:
         check_null_label(run.bundle.null_label, settings.guidance)
     labels = chosen_labels(settings, run.bundle.num_classes)
     wished = {name: getattr(settings, name) for name in ("device", "precision")}
     runtime = run.recipe.runtime.replace(**{name: value for name, value in wished.items() if value is not None})
-    with occupied(runtime, folder.parent) as place:
-        what = identity(run, settings, place, weak)
+    with run_context(runtime, folder.parent) as context:
+        what = identity(run, settings, context, weak)
         out = Path(settings.out) if settings.out else folder / "samples" / folder_name(what)
         if is_main():
-            _claim(out, what, folder, place)
+            _claim(out, what, folder, context)
         barrier()
         output = FORMATS[settings.format](out, len(labels))
-        drawn = _draw(run, weak, labels, output, settings, place)
+        drawn = _draw(run, weak, labels, output, settings, context)
         left = 0
         if is_main():
             with locked(out / "all.lock") if settings.part else nullcontext():
@@ -105,7 +105,7 @@ def chosen_labels(settings: SampleSettings, num_classes: int) -> Int64[Tensor, "
     return chosen.repeat_interleave(per_class) if settings.classes else grid_labels(num_classes, columns=per_class)
 
 
-def identity(run: Run, settings: SampleSettings, place: Place, weak: Run | None) -> dict[str, Any]:
+def identity(run: Run, settings: SampleSettings, context: RunContext, weak: Run | None) -> dict[str, Any]:
     """Everything that an image is a function of besides its number, as plain values; batches and processes are not.
 
     The kind of device and its arithmetic are part of it: they move pixels by a level.
@@ -122,9 +122,9 @@ def identity(run: Run, settings: SampleSettings, place: Place, weak: Run | None)
         "labels": {"rule": settings.labels, "classes": settings.classes or "all", **rows},
         "network": _network(run),
         "arithmetic": {
-            "precision": place.precision.name,
-            "device": place.device.type,
-            "tf32": recipe.runtime.tf32 and place.device.type == "cuda",
+            "precision": context.precision.name,
+            "device": context.device.type,
+            "tf32": recipe.runtime.tf32 and context.device.type == "cuda",
         },
         "format": settings.format,
     }
@@ -181,7 +181,7 @@ def _weaker(run: Run, guidance: Guidance | RunAutoguidance) -> Run | None:
     if not isinstance(guidance, RunAutoguidance):
         return None
     folder = run.folder if guidance.run is None else Path(guidance.run)
-    weak = load(folder, run.bundle.name, step=guidance.step)
+    weak = open_run(folder, run.bundle.name, step=guidance.step)
     for name, own, other in (
         ("latents of shape", run.bundle.latent_shape, weak.bundle.latent_shape),
         ("classes", run.bundle.num_classes, weak.bundle.num_classes),
@@ -199,7 +199,7 @@ def _weaker(run: Run, guidance: Guidance | RunAutoguidance) -> Run | None:
     return weak
 
 
-def _claim(out: Path, what: dict[str, Any], folder: Path, place: Place) -> None:
+def _claim(out: Path, what: dict[str, Any], folder: Path, context: RunContext) -> None:
     """Makes the folder one of these settings, or refuses it.
 
     Raises:
@@ -224,11 +224,11 @@ def _claim(out: Path, what: dict[str, Any], folder: Path, place: Place) -> None:
         write_atomic(path, json.dumps({"digest": digest(what), "run": str(folder), "identity": what}, indent=2) + "\n")
     except OSError as error:
         raise UserError(f"{out} cannot be written: {error.strerror}; give another folder with --out") from None
-    write_environment(out / "environment.json", place.device)
+    write_environment(out / "environment.json", context.device)
 
 
 def _draw(
-    run: Run, weak: Run | None, labels: Tensor, output: Output, settings: SampleSettings, place: Place
+    run: Run, weak: Run | None, labels: Tensor, output: Output, settings: SampleSettings, context: RunContext
 ) -> Throughput:
     """Draws this process's batches; what all processes drew together."""
     part, parts = settings.share
@@ -238,7 +238,7 @@ def _draw(
     barrier()  # All have looked before anyone writes.
     began = time.monotonic()
     for each in (run, weak) if batches and weak is not None else (run,) if batches else ():
-        each.to(place.device)
+        each.to(context.device)
     shown = is_main() and settings.progress and batches
     progress = ProgressBar(sum(map(len, batches)), "sample", show={}) if shown else None
     try:
@@ -249,7 +249,7 @@ def _draw(
             output,
             sampler=settings.sampler,
             path=run.recipe.path,
-            precision=place.precision,
+            precision=context.precision,
             guidance=settings.guidance,
             weak=None if weak is None else weak.bundle,
             seed=settings.seed,
@@ -258,8 +258,8 @@ def _draw(
     finally:
         if progress is not None:
             progress.close()
-    counts = torch.tensor([drawn.images, drawn.evaluations], device=place.device, dtype=torch.float32)
-    images, evaluations = all_reduce_sum(counts.double() if place.device.type != "mps" else counts).tolist()
+    counts = torch.tensor([drawn.images, drawn.evaluations], device=context.device, dtype=torch.float32)
+    images, evaluations = all_reduce_sum(counts.double() if context.device.type != "mps" else counts).tolist()
     return Throughput(int(images), int(evaluations), time.monotonic() - began)
 
 

@@ -18,7 +18,7 @@ from repae.data.shard_folder import MANIFEST
 from repae.preparation.statistics import latent_statistics, stored_statistics
 from repae.recipes.recipe import RuntimeConfig
 from repae.recipes.sources import data_of_run
-from repae.runs.context import occupied
+from repae.runs.context import run_context
 from repae.runs.weights import read_autoencoder
 from repae.runtime.digest import weights_digest
 from repae.runtime.distributed import is_main
@@ -52,7 +52,7 @@ def stats(source: Path, config: StatsConfig, data: str | None = None) -> tuple[d
     Returns:
         The figures, and the files.
     """
-    with occupied(config.runtime, Path("runs")) as place:
+    with run_context(config.runtime, Path("runs")) as context:
         if (source / MANIFEST).is_file() or source.suffix in (".h5", ".hdf5"):
             dataset = data_of_run(source, data, config.resolution).open() if data or source.is_file() else None
             store = LatentsConfig(path=str(source)).read(dataset)
@@ -63,7 +63,7 @@ def stats(source: Path, config: StatsConfig, data: str | None = None) -> tuple[d
             vae, _ = read_autoencoder(source)
             dataset = data_of_run(source, data, config.resolution).open()
             count = min(config.images or len(dataset), len(dataset))
-            mean, std = latent_statistics(vae.to(place.device), dataset, place.precision, images=count)
+            mean, std = latent_statistics(vae.to(context.device), dataset, context.precision, images=count)
             digest = weights_digest(vae)
         figures = {"images": count, "vae": digest, "mean": mean.tolist(), "std": std.tolist()}
         return figures, _write_statistics(source, config, figures, mean, std) if is_main() else []

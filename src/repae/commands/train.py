@@ -14,7 +14,7 @@ from repae.data import Dataset
 from repae.recipes.recipe import Recipe
 from repae.report import build as build_report
 from repae.runs.cached_latents import RunLatents, open_latents
-from repae.runs.context import Place, occupied, writable, write_environment
+from repae.runs.context import RunContext, run_context, writable, write_environment
 from repae.runs.discriminator import discriminator_weights
 from repae.runs.identity import check_same_run
 from repae.runs.perceptual import check_perceptual, pretrained_distance, teacher_distance
@@ -52,7 +52,7 @@ def train(recipe: Recipe, runs: str | Path = "runs") -> Path:
     recipe = recipe.resolved()
     check_sizes(recipe)
     check_start(recipe)
-    with occupied(recipe.runtime, runs) as place:
+    with run_context(recipe.runtime, runs) as context:
         dataset = recipe.data.open()
         if recipe.num_classes not in (None, dataset.num_classes):
             raise UserError(
@@ -61,26 +61,26 @@ def train(recipe: Recipe, runs: str | Path = "runs") -> Path:
             )
         if is_main():
             check_same_run(recipe, writable(folder))
-            write_environment(folder / "environment.json", place.device)
+            write_environment(folder / "environment.json", context.device)
         barrier()
-        latents = open_latents(recipe, dataset, place)
-        step, teacher_figures, meta = _step(recipe, dataset, latents, place)
+        latents = open_latents(recipe, dataset, context)
+        step, teacher_figures, meta = _step(recipe, dataset, latents, context)
         if is_main() and teacher_figures:
             write_atomic(folder / "teacher.json", json.dumps(teacher_figures, indent=2) + "\n")
         if (warning := short_run_warning(recipe.ema, recipe.loop.steps)) and is_main():
             log.warning(warning)
-        outcome = _loop(recipe, dataset, latents, place, step, meta, folder)
+        outcome = _loop(recipe, dataset, latents, context, step, meta, folder)
         if not outcome.finished:
             raise Interrupted(f"stopped after step {outcome.step} of {recipe.loop.steps}; checkpoint in {folder}")
         if is_main():
-            final_pictures(recipe, step, dataset, place, folder)
+            final_pictures(recipe, step, dataset, context, folder)
             build_report(folder)
         barrier()
     return folder
 
 
 def _step(
-    recipe: Recipe, dataset: Dataset, latents: RunLatents | None, place: Place
+    recipe: Recipe, dataset: Dataset, latents: RunLatents | None, context: RunContext
 ) -> tuple[Step, list[dict[str, Any]], dict[str, Any]]:
     """The step over freshly built players with whatever they start from, and what a checkpoint says of them."""
     meta: dict[str, Any] = {
@@ -90,17 +90,21 @@ def _step(
         "class_names": list(dataset.class_names),
         "data": dataset.fingerprint,
     }
-    build: dict[str, Any] = {"precision": place.precision, "device": place.device, "compile": place.config.compile}
+    build: dict[str, Any] = {
+        "precision": context.precision,
+        "device": context.device,
+        "compile": context.config.compile,
+    }
     # What can be missing or not fit comes before what takes time.
-    judge = discriminator_weights(recipe, dataset.channels)
-    perceptual = pretrained_distance(recipe, place.device)
+    given = discriminator_weights(recipe, dataset.channels)
+    perceptual = pretrained_distance(recipe, context.device)
     teachers = latents.teachers() if latents is not None else None
-    teachers = teachers or trained_teachers(recipe, dataset, place)
+    teachers = teachers or trained_teachers(recipe, dataset, context)
     build["perceptual"] = perceptual or teacher_distance(recipe, teachers.networks)
     if isinstance(recipe.method, VaeOnly):
-        vae = started_vae(recipe, dataset, place)
+        vae = started_vae(recipe, dataset, context)
         alone = build_vae_step(recipe, vae, resolution=dataset.resolution, **build)
-        start_discriminator(recipe, alone.discriminator, judge)
+        start_discriminator(recipe, alone.discriminator, given)
         return alone, [], meta
     models = build_models(
         recipe,
@@ -109,13 +113,13 @@ def _step(
         num_classes=dataset.num_classes,
         targets=teachers.targets,
     )
-    models.vae = started_vae(recipe, dataset, place)
-    start_discriminator(recipe, models.discriminator, judge)
+    models.vae = started_vae(recipe, dataset, context)
+    start_discriminator(recipe, models.discriminator, given)
     if latents is not None:
         latents.check_vae(models.vae, dataset)
         meta["latents"] = latents.facts()
     if not start_denoiser(recipe, models.denoiser, models.latent_norm):
-        known = latents.statistics() if latents else first_statistics(recipe, models.vae, dataset, place)
+        known = latents.statistics() if latents else first_statistics(recipe, models.vae, dataset, context)
         models.latent_norm.set_statistics(*known)
     meta["z_dims"] = list(models.denoiser.z_dims)
     return build_step(recipe, models, **build), teachers.figures, meta
@@ -125,28 +129,28 @@ def _loop(
     recipe: Recipe,
     dataset: Dataset,
     latents: RunLatents | None,
-    place: Place,
+    context: RunContext,
     step: Step,
     meta: dict[str, Any],
     folder: Path,
 ) -> Outcome:
     trackers = _trackers(recipe, folder) if is_main() else []
     hooks: list[Hook] = [
-        Reconstructions(recipe, step, dataset, place, folder)
+        Reconstructions(recipe, step, dataset, context, folder)
         if isinstance(step, VaeStep)
-        else Preview(recipe, step, dataset, place, folder, trackers)
+        else Preview(recipe, step, dataset, context, folder, trackers)
     ]
     if recipe.evaluation.every is not None:
-        hooks.append(Monitor(recipe, step, dataset, place))
+        hooks.append(Monitor(recipe, step, dataset, context))
     read = dataset if latents is None else latents.reading(dataset, step.models.targets)  # type: ignore[attr-defined]
     loop = Loop(
         step,
-        batches(read, recipe.loop, recipe.seed, place, world()),
+        batches(read, recipe.loop, recipe.seed, context, world()),
         recipe.loop,
         CheckpointStore(folder / "checkpoints", keep_last=recipe.loop.keep_last),
         meta=meta,
-        precision=place.precision,
-        device=place.device,
+        precision=context.precision,
+        device=context.device,
         images=len(dataset),
         trackers=trackers,
         hooks=hooks,

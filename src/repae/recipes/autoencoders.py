@@ -10,7 +10,7 @@ from repae.data import FolderConfig
 from repae.losses.autoencoder import AutoencoderLossConfig
 from repae.models.autoencoders import KLConfig, TinyConfig
 from repae.recipes.recipe import (
-    EmbeddedTeacher,
+    EmbeddedTeacherTraining,
     FromScratch,
     FromWeights,
     LpipsPerceptual,
@@ -46,7 +46,7 @@ def _on_a_folder() -> list[Recipe]:
         method=VaeOnly(),
         data=FolderConfig(path="images", resolution=64),
         vae=TinyConfig(latent_channels=8, base_channels=32),
-        teachers=(EmbeddedTeacher(steps=500),),
+        teachers=(EmbeddedTeacherTraining(steps=500),),
         perceptual=TeacherPerceptual(),
         losses=AutoencoderLossConfig(perceptual_weight=1.0, discriminator_weight=0.0),
         discriminator=DiscriminatorConfig(ndf=16, n_layers=2),

@@ -7,7 +7,7 @@ from repae.losses.autoencoder import AutoencoderLossConfig
 from repae.models.autoencoders import DiffusersConfig, TinyConfig
 from repae.models.backbones import SiTBackbone
 from repae.recipes.recipe import (
-    EmbeddedTeacher,
+    EmbeddedTeacherTraining,
     FromScratch,
     FromWarmup,
     PreviewConfig,
@@ -75,7 +75,7 @@ def _joint() -> Recipe:
         ),
         ema=EmaConfig(decay=0.995, warmup=True, statistics="copy"),
         loop=LoopConfig(steps=1000, batch_size=64, log_every=10, checkpoint_every=250),
-        teachers=(EmbeddedTeacher(),),
+        teachers=(EmbeddedTeacherTraining(),),
         start=FromWarmup(steps=200, batch_size=64),
         runtime=RuntimeConfig(precision="fp32"),
         preview=PreviewConfig(every=250),
@@ -168,7 +168,7 @@ def _folder() -> Recipe:
         ),
         ema=EmaConfig(decay=0.999, warmup=True),
         loop=LoopConfig(steps=20_000, batch_size=64, log_every=50, checkpoint_every=1000),
-        teachers=(EmbeddedTeacher(steps=500),),
+        teachers=(EmbeddedTeacherTraining(steps=500),),
         start=FromWarmup(steps=1000),
         runtime=RuntimeConfig(workers=2),
         preview=PreviewConfig(every=1000),

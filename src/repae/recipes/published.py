@@ -15,6 +15,7 @@ from repae.models.autoencoders import KLConfig
 from repae.models.backbones import SiTBackbone
 from repae.models.projector import ConvProjectorConfig
 from repae.models.teachers.targets import SpatialNormConfig
+from repae.models.teachers.timm import TimmTeacherConfig
 from repae.recipes.recipe import (
     FromScratch,
     FromWeights,
@@ -23,7 +24,6 @@ from repae.recipes.recipe import (
     Recipe,
     RecipeEvaluation,
     RuntimeConfig,
-    TimmTeacher,
 )
 from repae.runtime.ema import EmaConfig
 from repae.runtime.schedules import Until
@@ -35,10 +35,10 @@ IMAGENET_CLASSES = 1000
 EPOCHS_800, EPOCHS_100, EPOCHS_80, EPOCHS_20 = 4_000_000, 500_000, 400_000, 100_000
 """Steps of 256 images that are so many epochs of ImageNet."""
 
-DINOV2_B = TimmTeacher(name="dinov2-b")
-DINOV2_L = TimmTeacher(name="dinov2-l")
-CLIP_L = TimmTeacher(name="clip-l")
-IJEPA_H = TimmTeacher(name="ijepa-h")
+DINOV2_B = TimmTeacherConfig(name="dinov2-b")
+DINOV2_L = TimmTeacherConfig(name="dinov2-l")
+CLIP_L = TimmTeacherConfig(name="clip-l")
+IJEPA_H = TimmTeacherConfig(name="ijepa-h")
 
 PAPER = "REPA-E, arXiv 2504.10483v3"
 PROTOCOL = "50,000 images, Euler-Maruyama with 250 steps"

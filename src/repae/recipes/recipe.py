@@ -25,7 +25,7 @@ EVALUATED = "eval_"
 """How names of metrics begin that an evaluation during training has found."""
 
 
-class EmbeddedTeacher(Config):
+class EmbeddedTeacherTraining(Config):
     """A small teacher trained, without labels, on the run's own images before the run; made once and kept."""
 
     kind: Literal["embedded"] = "embedded"
@@ -49,13 +49,7 @@ class EmbeddedTeacher(Config):
         )
 
 
-class TimmTeacher(TimmTeacherConfig):
-    """A vision transformer of timm, by hub name or with a local weights file."""
-
-    kind: Literal["timm"] = "timm"
-
-
-Teacher = Annotated[EmbeddedTeacher | TimmTeacher, Field(discriminator="kind")]
+Teacher = Annotated[EmbeddedTeacherTraining | TimmTeacherConfig, Field(discriminator="kind")]
 
 
 def _by_name(teachers: Any) -> Any:

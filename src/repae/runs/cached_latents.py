@@ -19,8 +19,8 @@ from repae.models.pixels import to_symmetric
 from repae.models.teachers.targets import GivenTargets, OnlineTargets, Targets
 from repae.preparation.statistics import evenly_spaced, stored_statistics
 from repae.recipes.recipe import Recipe, Teacher
-from repae.runs.context import Place
-from repae.runs.players import Teachers, teacher_networks
+from repae.runs.context import RunContext
+from repae.runs.players import RunTeachers, teacher_networks
 from repae.runtime.digest import weights_digest
 from repae.runtime.distributed import is_main
 from repae.runtime.modes import evaluating
@@ -47,7 +47,7 @@ class RunLatents:
     store: LatentStore
     cached: tuple[int, ...]
 
-    def teachers(self) -> Teachers | None:
+    def teachers(self) -> RunTeachers | None:
         """The targets that come with the batches; None where the teachers have to be asked."""
         if not self.cached:
             return None
@@ -55,7 +55,7 @@ class RunLatents:
         targets = GivenTargets(
             [each.name for each in known], [each.tokens for each in known], [each.dim for each in known]
         )
-        return Teachers((), targets, [])
+        return RunTeachers((), targets, [])
 
     def reading(self, dataset: Dataset, targets: Targets) -> LatentDataset:
         """What the loader reads: latents, with tokens or images where these targets need them."""
@@ -102,7 +102,7 @@ class RunLatents:
             )
 
 
-def open_latents(recipe: Recipe, dataset: Dataset, place: Place) -> RunLatents | None:
+def open_latents(recipe: Recipe, dataset: Dataset, context: RunContext) -> RunLatents | None:
     """The latents that a recipe names, checked against its images; None where it names none.
 
     Raises:
@@ -124,7 +124,7 @@ def open_latents(recipe: Recipe, dataset: Dataset, place: Place) -> RunLatents |
         return RunLatents(store, ())
     cached = tuple(number for number in found if number is not None)
     for config, number in zip(recipe.teachers, cached):
-        _check_teacher(config, store.teachers[number], dataset, place, store.where)
+        _check_teacher(config, store.teachers[number], dataset, context, store.where)
     return RunLatents(store, cached)
 
 
@@ -132,11 +132,11 @@ def _number(config: Teacher, cached: tuple[CachedTokens, ...]) -> int | None:
     return next((number for number, each in enumerate(cached) if each.config == teacher_identity(config)), None)
 
 
-def _check_teacher(config: Teacher, cached: CachedTokens, dataset: Dataset, place: Place, where: str) -> None:
+def _check_teacher(config: Teacher, cached: CachedTokens, dataset: Dataset, context: RunContext, where: str) -> None:
     """Where the recipe says which file a teacher's weights are in, they must be those of the cache."""
     if not any(getattr(config, name, None) for name in PATHS):
         return
-    (network,), _ = teacher_networks([config], dataset, place)
+    (network,), _ = teacher_networks([config], dataset, context)
     digest = weights_digest(network)
     if digest != cached.weights:
         raise UserError(

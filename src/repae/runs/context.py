@@ -23,7 +23,7 @@ from repae.runtime.precision import Precision, enable_tf32
 
 
 @dataclass(frozen=True)
-class Place:
+class RunContext:
     """Device, precision and folders of one run."""
 
     device: torch.device
@@ -33,14 +33,14 @@ class Place:
 
 
 @contextmanager
-def occupied(config: RuntimeConfig, runs: Path) -> Iterator[Place]:
+def run_context(config: RuntimeConfig, runs: Path) -> Iterator[RunContext]:
     """Joins the processes that were started, sets threads and precision, and leaves the processes at the end."""
     set_threads(config.threads or 0)
     device = pick_device(config.device)
     enable_tf32(config.tf32)
     start(device)
     try:
-        yield Place(device, Precision(config.precision, device), config, runs)
+        yield RunContext(device, Precision(config.precision, device), config, runs)
     finally:
         stop()
 

@@ -8,22 +8,22 @@ from repae.evaluation import EvaluationConfig, FeatureExtractor, LpipsConfig, Ne
 from repae.evaluation.inception import WEIGHTS_FILE, cached_weights
 from repae.evaluation.perceptual import FILES, Lpips
 from repae.evaluation.settings import InceptionConfig
-from repae.models.teachers.timm import TimmTeacher as TimmNetwork
-from repae.recipes.recipe import EmbeddedTeacher, Recipe
-from repae.runs.context import Place
+from repae.models.teachers.timm import TimmTeacher
+from repae.recipes.recipe import EmbeddedTeacherTraining, Recipe
+from repae.runs.context import RunContext
 from repae.runs.players import embedded_at_hand
 
 
-def networks_at_hand(recipe: Recipe, settings: EvaluationConfig, dataset: Dataset, place: Place) -> Networks:
+def networks_at_hand(recipe: Recipe, settings: EvaluationConfig, dataset: Dataset, context: RunContext) -> Networks:
     """The networks that ``settings`` names, and without being named: the run's own teachers, the Inception and the
     backbone of LPIPS where their weights lie in torch's cache. Nothing is trained and nothing downloaded unasked.
 
     Raises:
         UserError: a network that is named has no weights.
     """
-    extractors = [config.open(place.device) for config in settings.features]
+    extractors = [config.open(context.device) for config in settings.features]
     missing: list[str] = []
-    extractors += _teachers(recipe, dataset, place, missing)
+    extractors += _teachers(recipe, dataset, context, missing)
     if dataset.channels == 3 and not any(isinstance(config, InceptionConfig) for config in settings.features):
         if cached_weights() is None:
             missing.append(
@@ -31,37 +31,37 @@ def networks_at_hand(recipe: Recipe, settings: EvaluationConfig, dataset: Datase
                 "it there, or name the network with its weights: --features '[{kind: inception, weights: FILE}]'."
             )
         else:
-            extractors.append(InceptionConfig().open(place.device))
-    return Networks(extractors, _lpips(settings, place, missing), missing)
+            extractors.append(InceptionConfig().open(context.device))
+    return Networks(extractors, _lpips(settings, context, missing), missing)
 
 
-def _teachers(recipe: Recipe, dataset: Dataset, place: Place, missing: list[str]) -> list[FeatureExtractor]:
+def _teachers(recipe: Recipe, dataset: Dataset, context: RunContext, missing: list[str]) -> list[FeatureExtractor]:
     """The first teacher of the run as "teacher", further ones numbered."""
     found: list[FeatureExtractor] = []
     for number, config in enumerate(recipe.teachers, 1):
         name = "teacher" if number == 1 else f"teacher{number}"
         try:
-            if isinstance(config, EmbeddedTeacher):
-                network = embedded_at_hand(config, dataset, place)
+            if isinstance(config, EmbeddedTeacherTraining):
+                network = embedded_at_hand(config, dataset, context)
             else:
-                network = TimmNetwork(config)
+                network = TimmTeacher(config)
         except UserError as error:
             missing.append(f"No figure in the features of {name}: {error}.")
             continue
         if network is None:
-            missing.append(f"No figure in the features of {name}: it is no longer kept in {place.runs / 'cache'}.")
+            missing.append(f"No figure in the features of {name}: it is no longer kept in {context.runs / 'cache'}.")
         else:
-            found.append(TeacherFeatures(network.to(place.device), name, "mean"))
+            found.append(TeacherFeatures(network.to(context.device), name, "mean"))
     return found
 
 
-def _lpips(settings: EvaluationConfig, place: Place, missing: list[str]) -> Lpips | None:
+def _lpips(settings: EvaluationConfig, context: RunContext, missing: list[str]) -> Lpips | None:
     """LPIPS, if it is named or its backbone lies in torch's cache."""
     if settings.lpips is not None:
-        return settings.lpips.open(place.device)
+        return settings.lpips.open(context.device)
     config = LpipsConfig()
     if config.path.is_file():
-        return config.open(place.device)
+        return config.open(context.device)
     missing.append(
         f"No LPIPS: torchvision's {FILES[config.net]} is not in torch's cache of downloads; put it there, or give it "
         "as --lpips.weights FILE."

@@ -89,7 +89,7 @@ class Run:
         )
 
 
-def load(
+def open_run(
     folder: str | Path, bundle: str | None = None, *, step: int | None = None, device: str | torch.device = "cpu"
 ) -> Run:
     """Opens a run, what `repae import` wrote, or a diffusers folder that `repae export` wrote.
@@ -132,20 +132,24 @@ def load(
     return Run(folder, recipe, meta, saved.step, Bundle(name, denoiser, vae, norm))
 
 
-def load_judged(folder: str | Path, bundle: str | None = None) -> Run | AutoencoderRun:
-    """Opens what can be judged: what `load` opens, and a run that trained an autoencoder only.
+load = open_run
+"""Its public name, `repae.load`."""
+
+
+def open_for_evaluation(folder: str | Path, bundle: str | None = None) -> Run | AutoencoderRun:
+    """Opens what can be evaluated: what `open_run` opens, and a run that trained an autoencoder only.
 
     Raises:
-        UserError: as `load`, or a bundle that such a run does not have.
+        UserError: as `open_run`, or a bundle that such a run does not have.
     """
     folder = Path(folder)
     if (folder / INDEX).is_file():
-        return load(folder, bundle)
+        return open_run(folder, bundle)
     store, newest = _newest(folder)
     saved = store.describe(newest)
     recipe = check(Recipe, saved.meta["recipe"], str(newest))
     if not isinstance(recipe.method, VaeOnly):
-        return load(folder, bundle)
+        return open_run(folder, bundle)
     if bundle not in (None, "ema", "live"):
         raise UserError(f"{folder} trained an autoencoder only, whose bundles are 'ema' and 'live'; {bundle!r} is none")
     name = bundle or "ema"

@@ -20,7 +20,7 @@ from repae.data import Batch, Dataset, Loader
 from repae.models.autoencoders import Autoencoder, DiffusersConfig
 from repae.models.teachers.base import Teacher
 from repae.models.teachers.degeneracy import degeneracy, describe
-from repae.models.teachers.embedded import EmbeddedTeacher as EmbeddedNetwork
+from repae.models.teachers.embedded import EmbeddedTeacher
 from repae.models.teachers.targets import (
     CachedTargets,
     ClassMeanTargets,
@@ -29,11 +29,11 @@ from repae.models.teachers.targets import (
     Targets,
     cache_tokens,
 )
-from repae.models.teachers.timm import TimmTeacher as TimmNetwork
+from repae.models.teachers.timm import TimmTeacher
 from repae.preparation.statistics import evenly_spaced, latent_statistics
-from repae.recipes.recipe import EmbeddedTeacher, FromPublished, FromRun, FromWarmup, FromWeights, Recipe
+from repae.recipes.recipe import EmbeddedTeacherTraining, FromPublished, FromRun, FromWarmup, FromWeights, Recipe
 from repae.recipes.recipe import Teacher as AnyTeacher
-from repae.runs.context import Place
+from repae.runs.context import RunContext
 from repae.runs.weights import load_vae
 from repae.runtime.checkpoint import CheckpointStore
 from repae.runtime.distributed import World, barrier, is_main, world
@@ -45,7 +45,7 @@ from repae.training.methods.configs import VaeOnly
 from repae.training.state import Step
 from repae.training.teacher_step import TeacherStep
 
-CENTRE_IMAGES, JUDGED_IMAGES = 10_000, 4_000
+CENTRE_IMAGES, MEASURED_IMAGES = 10_000, 4_000
 """From how many images a teacher's mean token and its degeneracy figures are taken, at most."""
 
 IN_MEMORY = 64 * 2**20
@@ -56,11 +56,11 @@ log = logging.getLogger("repae")
 
 
 class Interrupted(Exception):  # noqa: N818 (not an error)
-    """A signal ended a stage; its checkpoint is written and the same command goes on."""
+    """A signal ended a training; its checkpoint is written and the same command goes on."""
 
 
 @dataclass(frozen=True)
-class Stage:
+class PretrainingRun:
     """One preparatory training with its own checkpoints below ``folder``.
 
     ``alone``: every process does the whole of it, for a step that gathers nothing over processes.
@@ -72,7 +72,7 @@ class Stage:
     label: str
     alone: bool
 
-    def run(self, step: Step, dataset: Dataset, place: Place) -> None:
+    def run(self, step: Step, dataset: Dataset, context: RunContext) -> None:
         """Trains to the end, from the newest checkpoint if there is one.
 
         Raises:
@@ -81,12 +81,12 @@ class Stage:
         among = World(0, 1, 0) if self.alone else world()
         loop = Loop(
             step,
-            batches(dataset, self.loop, self.seed, place, among),
+            batches(dataset, self.loop, self.seed, context, among),
             self.loop,
             CheckpointStore(self.folder / "checkpoints", keep_last=1),
             meta={"stage": self.label},
-            precision=place.precision,
-            device=place.device,
+            precision=context.precision,
+            device=context.device,
             images=len(dataset),
             trackers=[ProgressBar(self.loop.steps, title=self.label)] if is_main() else [],
             among=among,
@@ -103,7 +103,7 @@ class Stage:
 
 
 def batches(
-    dataset: Dataset, loop: LoopConfig, seed: int, place: Place, among: World
+    dataset: Dataset, loop: LoopConfig, seed: int, context: RunContext, among: World
 ) -> Callable[[int], Iterator[Batch]]:
     """What the loop calls for this process's micro-batches from a given step on."""
     return lambda start: iter(
@@ -113,15 +113,15 @@ def batches(
             seed=seed,
             share_count=loop.accumulate,
             world=among,
-            workers=place.config.workers,
+            workers=context.config.workers,
             start_step=start,
-            pin_memory=place.device.type == "cuda",
+            pin_memory=context.device.type == "cuda",
         )
     )
 
 
 @dataclass(frozen=True)
-class Teachers:
+class RunTeachers:
     """The frozen networks of a run, the targets they give, and what is known of them."""
 
     networks: tuple[Teacher, ...]
@@ -129,7 +129,7 @@ class Teachers:
     figures: list[dict[str, Any]]
 
 
-def trained_teachers(recipe: Recipe, dataset: Dataset, place: Place) -> Teachers:
+def trained_teachers(recipe: Recipe, dataset: Dataset, context: RunContext) -> RunTeachers:
     """The recipe's teachers, trained first where they are embedded ones, and their tokens as alignment targets.
 
     Tokens of a small data set that is never mirrored are computed once; otherwise each batch is shown to the teachers.
@@ -138,45 +138,45 @@ def trained_teachers(recipe: Recipe, dataset: Dataset, place: Place) -> Teachers
         UserError: weights that are missing or do not fit.
         Interrupted: a signal came during the training of an embedded teacher.
     """
-    networks, figures = teacher_networks(recipe.teachers, dataset, place)
-    return Teachers(tuple(networks), _targets(recipe, networks, dataset, place), figures)
+    networks, figures = teacher_networks(recipe.teachers, dataset, context)
+    return RunTeachers(tuple(networks), _targets(recipe, networks, dataset, context), figures)
 
 
 def teacher_networks(
-    configs: Sequence[AnyTeacher], dataset: Dataset, place: Place
+    configs: Sequence[AnyTeacher], dataset: Dataset, context: RunContext
 ) -> tuple[list[Teacher], list[dict[str, Any]]]:
     """The frozen networks on the run's device, and what is known of the embedded ones. Raises as `trained_teachers`."""
     networks: list[Teacher] = []
     figures: list[dict[str, Any]] = []
     for config in configs:
-        if isinstance(config, EmbeddedTeacher):
-            network, known = _embedded(config, dataset, place)
+        if isinstance(config, EmbeddedTeacherTraining):
+            network, known = _embedded(config, dataset, context)
             figures.append(known)
         else:
-            network = TimmNetwork(config)
-        networks.append(network.to(place.device))
+            network = TimmTeacher(config)
+        networks.append(network.to(context.device))
     return networks, figures
 
 
-def started_vae(recipe: Recipe, dataset: Dataset, place: Place) -> Autoencoder:
+def started_vae(recipe: Recipe, dataset: Dataset, context: RunContext) -> Autoencoder:
     """The recipe's autoencoder with the weights it starts from, on the run's device.
 
     Raises:
         UserError: a weights file that is missing or does not fit.
         Interrupted: a signal came during the warm-up.
     """
-    vae = build_vae(recipe, dataset.channels).to(place.device)
+    vae = build_vae(recipe, dataset.channels).to(context.device)
     if isinstance(recipe.start, (FromWeights, FromRun)):
         load_vae(vae, Path(recipe.start.path))
     elif isinstance(recipe.start, FromWarmup):
-        vae.load_state_dict(_warmed(recipe, recipe.start, dataset, place))
+        vae.load_state_dict(_warmed(recipe, recipe.start, dataset, context))
     elif isinstance(recipe.start, FromPublished):
         assert isinstance(recipe.vae, DiffusersConfig), recipe.vae
         vae.load_state_dict(recipe.vae.weights())
     return vae
 
 
-def first_statistics(recipe: Recipe, vae: Autoencoder, dataset: Dataset, place: Place) -> tuple[Tensor, Tensor]:
+def first_statistics(recipe: Recipe, vae: Autoencoder, dataset: Dataset, context: RunContext) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of raw latents with which the latent normaliser begins.
 
     Raises:
@@ -184,7 +184,7 @@ def first_statistics(recipe: Recipe, vae: Autoencoder, dataset: Dataset, place: 
     """
     if recipe.latent_norm.statistics == "data":
         with evaluating(vae):
-            return latent_statistics(vae, dataset, place.precision)
+            return latent_statistics(vae, dataset, context.precision)
     published = vae.published_statistics()
     if published is None:
         raise UserError(
@@ -194,7 +194,7 @@ def first_statistics(recipe: Recipe, vae: Autoencoder, dataset: Dataset, place: 
     return published
 
 
-def _warmed(recipe: Recipe, start: FromWarmup, dataset: Dataset, place: Place) -> dict[str, Any]:
+def _warmed(recipe: Recipe, start: FromWarmup, dataset: Dataset, context: RunContext) -> dict[str, Any]:
     """Weights of the autoencoder after its warm-up, which later runs with the same settings share."""
     losses = recipe.losses.replace(discriminator_weight=0.0, perceptual_weight=0.0)
     loop = LoopConfig(steps=start.steps, batch_size=start.batch_size, checkpoint_every=start.steps)
@@ -212,10 +212,10 @@ def _warmed(recipe: Recipe, start: FromWarmup, dataset: Dataset, place: Place) -
         "losses": losses.model_dump(mode="json"),
         "start": start.model_dump(mode="json"),
         "seed": recipe.seed,
-        "precision": place.precision.name,
+        "precision": context.precision.name,
         "data": dataset.fingerprint,
     }
-    folder = _cache_folder(place, "vae", facts)
+    folder = _cache_folder(context, "vae", facts)
     store = CheckpointStore(folder / "checkpoints", keep_last=1)
     with one_maker(folder):
         newest = store.latest()
@@ -225,17 +225,17 @@ def _warmed(recipe: Recipe, start: FromWarmup, dataset: Dataset, place: Place) -
                 build_vae(setup, dataset.channels),
                 resolution=dataset.resolution,
                 perceptual=None,
-                precision=place.precision,
-                device=place.device,
-                compile=place.config.compile,
+                precision=context.precision,
+                device=context.device,
+                compile=context.config.compile,
             )
-            Stage(folder, loop, recipe.seed, "autoencoder", alone=False).run(step, dataset, place)
+            PretrainingRun(folder, loop, recipe.seed, "autoencoder", alone=False).run(step, dataset, context)
     newest = store.latest()
     assert newest is not None, f"the warm-up left no checkpoint in {folder}"
     return store.read(newest, "vae")
 
 
-def _targets(recipe: Recipe, networks: list[Teacher], dataset: Dataset, place: Place) -> Targets:
+def _targets(recipe: Recipe, networks: list[Teacher], dataset: Dataset, context: RunContext) -> Targets:
     if not networks:
         return NoTargets()
     volume = sum(4 * len(dataset) * network.dim * network.tokens(dataset.resolution) for network in networks)
@@ -247,52 +247,54 @@ def _targets(recipe: Recipe, networks: list[Teacher], dataset: Dataset, place: P
             )
         return OnlineTargets(networks, dataset.resolution)
     images = dataset.batch(torch.arange(len(dataset))).images
-    tables = [cache_tokens(network, images).to(place.device) for network in networks]
+    tables = [cache_tokens(network, images).to(context.device) for network in networks]
     return ClassMeanTargets(tables, dataset.labels) if recipe.class_mean_targets else CachedTargets(tables)
 
 
-def _embedded(config: EmbeddedTeacher, dataset: Dataset, place: Place) -> tuple[EmbeddedNetwork, dict[str, Any]]:
+def _embedded(
+    config: EmbeddedTeacherTraining, dataset: Dataset, context: RunContext
+) -> tuple[EmbeddedTeacher, dict[str, Any]]:
     if config.folder is not None:
-        network = EmbeddedNetwork.load(Path(config.folder))
+        network = EmbeddedTeacher.load(Path(config.folder))
         return network, {"name": network.name, "folder": config.folder, **network.origin.get("figures", {})}
-    folder = _teacher_folder(config, dataset, place)
+    folder = _teacher_folder(config, dataset, context)
     with one_maker(folder):
         if not (folder / "figures.json").exists():
-            _train_teacher(config, dataset, place, folder)
-    return EmbeddedNetwork.load(folder / "teacher"), json.loads((folder / "figures.json").read_text())
+            _train_teacher(config, dataset, context, folder)
+    return EmbeddedTeacher.load(folder / "teacher"), json.loads((folder / "figures.json").read_text())
 
 
-def embedded_at_hand(config: EmbeddedTeacher, dataset: Dataset, place: Place) -> EmbeddedNetwork | None:
+def embedded_at_hand(config: EmbeddedTeacherTraining, dataset: Dataset, context: RunContext) -> EmbeddedTeacher | None:
     """The embedded teacher of a run on these images, where it was saved or kept; nothing is trained."""
     if config.folder is not None:
-        return EmbeddedNetwork.load(Path(config.folder))
-    folder = _teacher_folder(config, dataset, place)
-    return EmbeddedNetwork.load(folder / "teacher") if (folder / "figures.json").exists() else None
+        return EmbeddedTeacher.load(Path(config.folder))
+    folder = _teacher_folder(config, dataset, context)
+    return EmbeddedTeacher.load(folder / "teacher") if (folder / "figures.json").exists() else None
 
 
-def _teacher_folder(config: EmbeddedTeacher, dataset: Dataset, place: Place) -> Path:
-    return _cache_folder(place, "teacher", {"config": config.model_dump(mode="json"), "data": dataset.fingerprint})
+def _teacher_folder(config: EmbeddedTeacherTraining, dataset: Dataset, context: RunContext) -> Path:
+    return _cache_folder(context, "teacher", {"config": config.model_dump(mode="json"), "data": dataset.fingerprint})
 
 
-def _train_teacher(config: EmbeddedTeacher, dataset: Dataset, place: Place, folder: Path) -> None:
+def _train_teacher(config: EmbeddedTeacherTraining, dataset: Dataset, context: RunContext, folder: Path) -> None:
     """Trains, centres and saves the teacher, and measures what its tokens are worth."""
     began = time.monotonic()
     step = TeacherStep(
         config.architecture(dataset),
         total_steps=config.steps,
         seed=config.seed,
-        device=place.device,
-        precision=place.precision,
+        device=context.device,
+        precision=context.precision,
         optimiser=config.optimiser,
     )
     loop = LoopConfig(steps=config.steps, batch_size=config.batch_size, checkpoint_every=config.steps)
-    Stage(folder, loop, config.seed, "teacher", alone=True).run(step, dataset, place)
+    PretrainingRun(folder, loop, config.seed, "teacher", alone=True).run(step, dataset, context)
     seconds = time.monotonic() - began
     if is_main():
         sample = evenly_spaced(dataset, CENTRE_IMAGES)
         teacher = step.teacher(dataset.batch(part).images for part in sample.split(256))
-        judged = dataset.batch(evenly_spaced(dataset, JUDGED_IMAGES))
-        figures = degeneracy(cache_tokens(teacher, judged.images), judged.labels, teacher.centre)
+        measured = dataset.batch(evenly_spaced(dataset, MEASURED_IMAGES))
+        figures = degeneracy(cache_tokens(teacher, measured.images), measured.labels, teacher.centre)
         log.info("teacher:\n%s", describe(figures))
         teacher.save(folder / "teacher", {"data": dataset.fingerprint, "figures": figures})
         facts = {"name": teacher.name, "steps": config.steps, "seconds": round(seconds, 1), **figures}
@@ -309,6 +311,6 @@ def one_maker(folder: Path) -> Iterator[None]:
         barrier()
 
 
-def _cache_folder(place: Place, kind: str, facts: Mapping[str, Any]) -> Path:
+def _cache_folder(context: RunContext, kind: str, facts: Mapping[str, Any]) -> Path:
     text = json.dumps(facts, sort_keys=True)
-    return place.runs / "cache" / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    return context.runs / "cache" / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"

@@ -14,7 +14,7 @@ from repae.models.denoiser import Denoiser
 from repae.models.latent_norm import LatentNorm
 from repae.models.weight_files import fit
 from repae.recipes.recipe import FromRun, Recipe
-from repae.runs.open import load
+from repae.runs.open import open_run
 from repae.runs.weights import newest_of, own_part, read_part
 from repae.runtime.parallel import unwrap
 from repae.training.methods.configs import VaeOnly
@@ -106,13 +106,13 @@ def _recipe_of(path: Path) -> Recipe:
             )
         store, newest = newest_of(path)
         return check(Recipe, store.describe(newest).meta["recipe"], str(newest))
-    return load(path).recipe
+    return open_run(path).recipe
 
 
 def _states(path: Path) -> dict[str, Any]:
     """States of denoiser, latent_norm and discriminator, as far as they are there."""
     if (path / INDEX).is_file():
-        bundle = load(path).bundle
+        bundle = open_run(path).bundle
         return {"denoiser": bundle.denoiser.state_dict(), "latent_norm": bundle.latent_norm.state_dict()}
     store, newest = newest_of(path)
     named = {"denoiser": own_part(store, newest, 0), "latent_norm": own_part(store, newest, 2)}

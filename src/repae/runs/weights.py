@@ -81,17 +81,17 @@ def _kl_names(state: dict[str, Any]) -> dict[str, Any]:
     return {f"model.{name}": tensor for name, tensor in renamed_attention(state).items()}
 
 
-def own_part(store: CheckpointStore, checkpoint: Path, place: int) -> str | None:
+def own_part(store: CheckpointStore, checkpoint: Path, position: int) -> str | None:
     """Which part of the run's own bundle is its denoiser (0), autoencoder (1) or statistics (2); None without one."""
     present = {file.stem for file in checkpoint.glob("*.safetensors")}
     meta = store.describe(checkpoint).meta
-    if "recipe" not in meta:  # a preparatory stage, which averages into "ema_" parts that nobody samples from
-        chosen = BUNDLES["live"][place]
+    if "recipe" not in meta:  # a preparatory training, which averages into "ema_" parts that nobody samples from
+        chosen = BUNDLES["live"][position]
     else:
         recipe = check(Recipe, meta["recipe"], str(checkpoint))
-        chosen = BUNDLES["ema" if isinstance(recipe.method, VaeOnly) else recipe.bundle][place]
+        chosen = BUNDLES["ema" if isinstance(recipe.method, VaeOnly) else recipe.bundle][position]
         if isinstance(recipe.method, VaeOnly) and chosen not in present:
-            chosen = BUNDLES["live"][place]
+            chosen = BUNDLES["live"][position]
     return chosen if chosen in present else None
 
 

@@ -11,7 +11,7 @@ from repae.config import UserError
 from repae.models.autoencoders import DiffusersConfig
 from repae.models.autoencoders.diffusers import WEIGHTS_FILE
 from repae.models.teachers.catalogue import Entry, entry_of
-from repae.recipes.recipe import EmbeddedTeacher, FromPublished, FromRun, FromWeights, Recipe
+from repae.recipes.recipe import EmbeddedTeacherTraining, FromPublished, FromRun, FromWeights, Recipe
 from repae.runs.perceptual import perceptual_files
 from repae.runtime.device import pick_device
 from repae.training.setup import Vae
@@ -39,7 +39,7 @@ def missing_latents(recipe: Recipe) -> Iterator[str]:
 def _missing_teachers(recipe: Recipe) -> Iterator[str]:
     for position, config in enumerate(recipe.teachers):
         option = f"--teachers.{position}"
-        if isinstance(config, EmbeddedTeacher):
+        if isinstance(config, EmbeddedTeacherTraining):
             if config.folder is not None and not Path(config.folder).is_dir():
                 yield f"teacher: there is no folder {config.folder}; leave {option}.folder out to train one"
         elif config.weights is not None and not Path(config.weights).is_file():
@@ -86,10 +86,10 @@ def _missing_weights(recipe: Recipe) -> Iterator[str]:
         yield from _missing_published(recipe.vae)
     if isinstance(recipe.start, FromRun) and not Path(recipe.start.path).is_dir():
         yield f"start: there is no folder {recipe.start.path}; name a run, an import or an exported folder"
-    judge = recipe.discriminator
-    if judge is not None and judge.weights is not None and not Path(judge.weights).exists():
+    given = None if recipe.discriminator is None else recipe.discriminator.weights
+    if given is not None and not Path(given).exists():
         yield (
-            f"discriminator: there are no weights at {judge.weights}; put them there, or say where they are with "
+            f"discriminator: there are no weights at {given}; put them there, or say where they are with "
             "--discriminator.weights PATH, or begin without: --discriminator.weights none"
         )
     for option, name, path in perceptual_files(recipe):

@@ -12,11 +12,10 @@ from torch import nn
 from repae.config import UserError
 from repae.models.discriminator import PatchGAN
 from repae.models.teachers.base import Teacher
-from repae.models.teachers.embedded import EmbeddedTeacher as EmbeddedNetwork
-from repae.models.teachers.embedded import EmbeddedTeacherConfig
+from repae.models.teachers.embedded import EmbeddedTeacher, EmbeddedTeacherConfig
 from repae.models.teachers.targets import NoTargets, OnlineTargets, Targets
-from repae.models.teachers.timm import TimmTeacher as TimmNetwork
-from repae.recipes.recipe import EmbeddedTeacher, Recipe, TimmTeacher
+from repae.models.teachers.timm import TimmTeacher, TimmTeacherConfig
+from repae.recipes.recipe import EmbeddedTeacherTraining, Recipe
 from repae.runs.preflight.memory import Players, activations
 from repae.runs.preflight.missing import missing, missing_latents
 from repae.training.build import build_discriminator, build_models, build_vae
@@ -34,7 +33,7 @@ INDENT, WIDTH = 12, 120
 
 
 @dataclass(frozen=True)
-class Images:
+class DataFacts:
     """What is known of the data: side, channels, classes, and the number of images where they are at hand."""
 
     resolution: int
@@ -45,7 +44,7 @@ class Images:
 
 
 @dataclass(frozen=True)
-class Part:
+class NetworkSize:
     """One network: parameters, and whether they are trained and averaged."""
 
     name: str
@@ -55,15 +54,15 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Plan:
+class DryRun:
     """What a recipe would do. Sizes in bytes, on one process; ``latent`` is (c, h, w), ``activations`` per image."""
 
     recipe: Recipe
-    images: Images
+    images: DataFacts
     latent: tuple[int, int, int]
     tokens: int | None
     teachers: tuple[str, ...]
-    parts: tuple[Part, ...]
+    parts: tuple[NetworkSize, ...]
     activations: float
     missing: tuple[str, ...]
 
@@ -120,7 +119,7 @@ class Plan:
         )
 
 
-def plan(recipe: Recipe) -> Plan:
+def plan(recipe: Recipe) -> DryRun:
     """Builds every network of ``recipe`` on the meta device: sizes that do not fit are refused, nothing is loaded.
 
     Raises:
@@ -131,7 +130,7 @@ def plan(recipe: Recipe) -> Plan:
     vae, denoiser = players.vae, players.denoiser
     side = images.resolution // vae.factor
     volume = activations(recipe, players, teachers, images.resolution)
-    return Plan(
+    return DryRun(
         recipe=recipe,
         images=images,
         latent=(vae.latent_channels, side, side),
@@ -155,14 +154,14 @@ def check_sizes(recipe: Recipe) -> None:
     _built(recipe, _described(recipe))
 
 
-def _built(recipe: Recipe, images: Images) -> tuple[Players, list[Teacher], Targets]:
+def _built(recipe: Recipe, images: DataFacts) -> tuple[Players, list[Teacher], Targets]:
     with torch.device("meta"):
         teachers = [_teacher(config, images) for config in recipe.teachers]
         targets = OnlineTargets(teachers, images.resolution) if teachers else NoTargets()
         return _players(recipe, images, targets), teachers, targets
 
 
-def _players(recipe: Recipe, images: Images, targets: Targets) -> Players:
+def _players(recipe: Recipe, images: DataFacts, targets: Targets) -> Players:
     if isinstance(recipe.method, VaeOnly):
         return Players(build_vae(recipe, images.channels), None, build_discriminator(recipe, images.channels))
     models = build_models(
@@ -172,9 +171,9 @@ def _players(recipe: Recipe, images: Images, targets: Targets) -> Players:
         num_classes=images.classes,
         targets=targets,
     )
-    judge = models.discriminator
-    assert judge is None or isinstance(judge, PatchGAN)
-    return Players(models.vae, models.denoiser, judge)
+    discriminator = models.discriminator
+    assert discriminator is None or isinstance(discriminator, PatchGAN)
+    return Players(models.vae, models.denoiser, discriminator)
 
 
 def _self_teacher(recipe: Recipe) -> Iterator[str]:
@@ -182,10 +181,10 @@ def _self_teacher(recipe: Recipe) -> Iterator[str]:
         yield f"self: the average's own tokens after block {own.depth}, with up to {own.interval:g} less noise"
 
 
-def _teacher(config: EmbeddedTeacher | TimmTeacher, images: Images) -> Teacher:
-    if isinstance(config, TimmTeacher):
-        return TimmNetwork(config, load=False)
-    return EmbeddedNetwork(
+def _teacher(config: EmbeddedTeacherTraining | TimmTeacherConfig, images: DataFacts) -> Teacher:
+    if isinstance(config, TimmTeacherConfig):
+        return TimmTeacher(config, load=False)
+    return EmbeddedTeacher(
         EmbeddedTeacherConfig(
             image_channels=1 if images.channels == 1 else 3,
             resolution=images.resolution,
@@ -196,7 +195,7 @@ def _teacher(config: EmbeddedTeacher | TimmTeacher, images: Images) -> Teacher:
     )
 
 
-def _images(recipe: Recipe) -> Images:
+def _images(recipe: Recipe) -> DataFacts:
     """What is at hand, or what the recipe says of it where it is not."""
     if any(recipe.data.missing()):
         return _described(recipe)
@@ -209,26 +208,26 @@ def _images(recipe: Recipe) -> Images:
     if recipe.latents is not None and not any(missing_latents(recipe)):
         recipe.latents.open(dataset)
     note = f"{recipe.data.where}, {len(dataset):,} images of {dataset.resolution} px, {dataset.num_classes} classes"
-    return Images(dataset.resolution, dataset.channels, dataset.num_classes, len(dataset), note)
+    return DataFacts(dataset.resolution, dataset.channels, dataset.num_classes, len(dataset), note)
 
 
-def _described(recipe: Recipe) -> Images:
+def _described(recipe: Recipe) -> DataFacts:
     data, classes = recipe.data, recipe.num_classes or ASSUMED_CLASSES
     assumed = "" if recipe.num_classes else ", a number only assumed here"
     note = f"{data.where}, {data.resolution} px, {classes} classes{assumed}"
-    return Images(data.resolution, data.channels, classes, None, note)
+    return DataFacts(data.resolution, data.channels, classes, None, note)
 
 
-def _parts(recipe: Recipe, players: Players, teachers: Sequence[Teacher]) -> tuple[Part, ...]:
+def _parts(recipe: Recipe, players: Players, teachers: Sequence[Teacher]) -> tuple[NetworkSize, ...]:
     method = recipe.method
     vae = not isinstance(method, Repa) and getattr(method, "train_autoencoder", True)
-    parts = [Part("vae", count(players.vae), trained=vae, averaged=True)]
+    parts = [NetworkSize("vae", count(players.vae), trained=vae, averaged=True)]
     if players.denoiser is not None:
-        parts.insert(0, Part("denoiser", count(players.denoiser), trained=True, averaged=True))
+        parts.insert(0, NetworkSize("denoiser", count(players.denoiser), trained=True, averaged=True))
     if players.discriminator is not None:
-        parts.append(Part("discriminator", count(players.discriminator), trained=True, averaged=False))
+        parts.append(NetworkSize("discriminator", count(players.discriminator), trained=True, averaged=False))
     for teacher in teachers:
-        parts.append(Part(f"teacher {teacher.name}", count(teacher), trained=False, averaged=False))
+        parts.append(NetworkSize(f"teacher {teacher.name}", count(teacher), trained=False, averaged=False))
     return tuple(parts)
 
 
@@ -237,7 +236,7 @@ def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _part(part: Part) -> str:
+def _part(part: NetworkSize) -> str:
     use = "trained" if part.trained else "frozen"
     return f"{part.name}: {part.parameters:,}, {use}"
 
