@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -188,3 +189,29 @@ def test_experiments_know_the_public_names_only() -> None:
                 names = [f"repae.{node.attr}"]
             private = [name for name in names if name.split(".")[0] == "repae" and name not in public]
             assert not private, f"{_name(path)}:{node.lineno}: {private[0]} is not public"
+
+
+def test_the_hooks_are_the_checks() -> None:
+    """`pre-commit` runs what `make check` runs, command by command, so that neither passes what the other refuses."""
+    lines = (ROOT / "Makefile").read_text(encoding="utf-8").partition("\ncheck: setup\n")[2].split("\n\n")[0]
+    checks = [line.strip().replace("$(PY)", ".venv/bin/python") for line in lines.splitlines()]
+    (local,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
+    assert local["repo"] == "local" and [hook["entry"] for hook in local["hooks"]] == checks
+    assert all(hook["language"] == "system" and hook["pass_filenames"] is False for hook in local["hooks"])
+
+
+def test_every_promised_python_is_tested() -> None:
+    """The versions in the classifiers are those that the workflow runs, and the oldest is the one that is required."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    promised = re.findall(r"Python :: (3\.\d+)", " ".join(project["classifiers"]))
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    assert workflow["jobs"]["test"]["strategy"]["matrix"]["python"] == promised
+    assert project["requires-python"] == f">={promised[0]}"
+
+
+def test_the_version_is_in_the_changelog() -> None:
+    """What is installed says its version, and the page of changes begins with that very one."""
+    import repae
+
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## \[([\d.]+)\]", changes, flags=re.MULTILINE)[0] == repae.__version__

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from repae.recipes.catalogue import recipe as recipe
     from repae.runs.open import load as load
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["__version__", "compare", "evaluate", "flow", "load", "losses", "models", "recipe", "train"]
 
 _ROOMS = ("flow", "losses", "models")
