@@ -144,7 +144,8 @@ def local(prepared: Path) -> ShardDataset:
 
 
 def kept(tmp_path: Path) -> list[str]:
-    return sorted(path.name for path in (tmp_path / "cache").rglob("*.npy"))
+    """Names of the files that were fetched, which are kept by their content."""
+    return sorted(path.name.partition(".")[2] for path in (tmp_path / "cache").rglob("*.npy"))
 
 
 def test_the_cache_keeps_what_was_used_last(remote: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,10 +170,31 @@ def test_the_cache_keeps_what_was_used_last(remote: str, tmp_path: Path, monkeyp
     assert torch.equal(data.batch(torch.arange(COUNT)).labels, torch.arange(COUNT) % 3)
 
 
+def test_a_folder_that_is_made_anew_is_fetched_anew(
+    remote: str, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Protects pixels: files kept of the former folder at this URL are not taken for those of the new one, though they
+    have the same names and sizes. By default all is kept in the user's cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    data = ShardsConfig(path=remote).open()
+    assert (data.batch(torch.tensor([0])).images[0].numpy() == pixels(0)).all()
+    assert (tmp_path / "cache" / "repae" / "shards").is_dir() and "000000.images.npy" in kept(tmp_path)
+    copy = shutil.copytree(prepared, tmp_path / "copy")
+    with ShardWriter(copy, data.folder.plan, 0) as shard:
+        shard.add("0.png", 0, images=pixels(1))
+        for item in range(1, PER_SHARD):
+            shard.add(f"{item}.png", item % 3, images=pixels(item))
+        shard.commit()
+    finish(copy, data.folder.plan, 3)
+    for path in copy.rglob("*.*"):
+        fsspec.filesystem("memory").pipe_file(f"/bucket/{path.relative_to(copy)}", path.read_bytes())
+    assert (ShardsConfig(path=remote).open().batch(torch.tensor([0])).images[0].numpy() == pixels(1)).all()
+
+
 def test_a_cut_file_in_the_cache_is_fetched_again(remote: str, tmp_path: Path) -> None:
     """Protects against what a full disk or a hand left there."""
     opened(remote, tmp_path).batch(torch.tensor([0]))
-    path = next((tmp_path / "cache").rglob("000000.images.npy"))
+    path = next((tmp_path / "cache").rglob("*.000000.images.npy"))
     os.truncate(path, 140)
     assert (opened(remote, tmp_path).batch(torch.tensor([0])).images[0].numpy() == pixels(0)).all()
 
@@ -194,11 +216,11 @@ def test_trouble_from_afar_is_said_in_words(
         data.batch(torch.tensor([10]))
     with pytest.raises(UserError, match=r"has 368 bytes, the cache may hold 350; allow more with --data\.cache-bytes"):
         ShardsConfig(path=remote, cache=str(tmp_path / "small"), cache_bytes=350).open().batch(torch.tensor([0]))
-    with pytest.raises(UserError, match=r"^nonsense://x cannot be reached: .*nonsense"):
+    with pytest.raises(UserError, match=r"^'nonsense://x/manifest\.json' cannot be reached.*nonsense"):
         ShardsConfig(path="nonsense://x").open()
     with pytest.raises(UserError, match=r"memory://empty holds no images: there is no manifest\.json"):
         ShardsConfig(path="memory://empty").open()
-    monkeypatch.setattr("repae.data.file_store.WAIT_SECONDS", 0.0)
+    monkeypatch.setattr("repae.data.remote.WAITS", (0.0, 0.0, 0.0))
     asked, filesystem = [], type(memory)
     get = filesystem.get_file
 
@@ -210,7 +232,7 @@ def test_trouble_from_afar_is_said_in_words(
 
     monkeypatch.setattr(filesystem, "get_file", fail)
     assert len(data.batch(torch.tensor([0])).images) == 1 and len(asked) == 2
-    with pytest.raises(UserError, match=r"cannot be fetched after 3 tries: the line is dead; check the connection"):
+    with pytest.raises(UserError, match=r"000004\.images\.npy' cannot be reached in 4 tries: the line is dead"):
         data.batch(torch.tensor([20]))
     assert not list((tmp_path / "cache").rglob(".tmp-*"))
     caplog.clear()

@@ -101,6 +101,13 @@ def write_atomic(path: str | Path, data: str | bytes, scratch: Path | None = Non
         file.write(data.encode() if isinstance(data, str) else data)
 
 
+def cache_folder(name: str, given: str | None = None) -> Path:
+    """Where files of a kind are kept that can be had again: the folder that somebody gave, else one of the user's."""
+    if given is not None:
+        return Path(given).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "repae" / name
+
+
 def remove_folder(path: Path) -> None:
     """Remove a folder, out of sight first: a half-removed one must not look like a whole one."""
     doomed = Unfinished(path)

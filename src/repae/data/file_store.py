@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import time
@@ -14,23 +13,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from repae.config import UserError, locked
-from repae.config.files import TEMPORARY, Unfinished
-
-CACHE = "~/.cache/repae/shards"
-"""Where fetched files are kept unless another folder is named."""
-
-TRIES, WAIT_SECONDS = 3, 1.0
-"""How often a file is asked for over a network before it is given up, and how long the first pause is."""
-
-NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
-"""A disk or a quota that is full."""
+from repae.config.files import TEMPORARY, Unfinished, cache_folder
+from repae.data.remote import NO_ROOM, UnreachableError, ask, is_url
 
 T = TypeVar("T")
-
-
-def is_url(path: str | Path) -> bool:
-    """Whether a path names other storage than this machine's folders, such as ``s3://bucket/folder``."""
-    return "://" in str(path)
 
 
 class FileStore(ABC):
@@ -48,19 +34,18 @@ class FileStore(ABC):
 
     @abstractmethod
     def read(self, name: str) -> bytes:
-        """The content of a small file.
+        """The content of a small file, always from where it comes from.
 
         Raises:
             OSError: FileNotFoundError where there is none.
         """
 
     @abstractmethod
-    def has(self, name: str) -> bool:
-        """Whether there is such a file."""
+    def has(self, name: str) -> bool: ...
 
     @abstractmethod
-    def open(self, name: str, size: int) -> FileIO:
-        """The file, of that many bytes, opened on this machine.
+    def open(self, name: str, size: int, digest: str) -> FileIO:
+        """The file of that many bytes and that SHA-256, opened on this machine. Neither is compared here.
 
         Raises:
             OSError: there is none.
@@ -76,15 +61,12 @@ class LocalStore(FileStore):
         self.where = str(folder)
 
     def read(self, name: str) -> bytes:
-        """The file's content."""
         return (self.folder / name).read_bytes()
 
     def has(self, name: str) -> bool:
-        """Whether it is there."""
         return (self.folder / name).is_file()
 
-    def open(self, name: str, size: int) -> FileIO:
-        """The file itself."""
+    def open(self, name: str, size: int, digest: str) -> FileIO:
         return FileIO(self.folder / name)
 
 
@@ -96,26 +78,29 @@ class RemoteStore(FileStore):
 
     Args:
         url: the folder.
-        cache: a folder of this machine; fetched files go into a subfolder of their own for each URL.
+        cache: a folder of this machine; fetched files go into a subfolder of their own for each URL. None takes the
+            user's cache.
         most_bytes: what may be kept of this URL.
     """
 
-    def __init__(self, url: str, cache: str | Path, most_bytes: int) -> None:
+    # fsspec's own caches of whole files (filecache, simplecache) do not serve here: they write under the final name, so
+    # that another process opens half a file, they do not look at sizes, and they grow without bound.
+
+    def __init__(self, url: str, cache: str | None, most_bytes: int) -> None:
         self.where = url.rstrip("/")
-        self.folder = Path(cache).expanduser() / hashlib.sha256(self.where.encode()).hexdigest()[:16]
+        self.folder = cache_folder("shards", cache) / hashlib.sha256(self.where.encode()).hexdigest()[:16]
         self.most_bytes = most_bytes
 
     def read(self, name: str) -> bytes:
-        """The file's content, always from where it comes from."""
-        return self._patiently(name, lambda: self._filesystem().cat_file(self._path(name)))
+        return self._ask(name, lambda files, path: files.cat_file(path))
 
     def has(self, name: str) -> bool:
-        """Whether it is there, asked over the network."""
-        return self._patiently(name, lambda: self._filesystem().exists(self._path(name)))
+        return self._ask(name, lambda files, path: files.exists(path))
 
-    def open(self, name: str, size: int) -> FileIO:
+    def open(self, name: str, size: int, digest: str) -> FileIO:
         """The fetched file; fetches it first where that is needed. Once open it stays readable, whatever happens."""
-        target = self.folder / name
+        # By its content: a folder that was made anew at the same URL must not be read from what was kept of the former.
+        target = self.folder / f"{digest[:16]}.{name.rpartition('/')[2]}"
         if (file := _opened(target, size)) is not None:
             return file
         if size > self.most_bytes:
@@ -123,7 +108,7 @@ class RemoteStore(FileStore):
                 f"{self.name(name)} has {size:,} bytes, the cache may hold {self.most_bytes:,}; "
                 "allow more with --data.cache-bytes"
             )
-        with locked(self.folder / f"{name.replace('/', '-')}.lock"):
+        with locked(target.with_suffix(".lock")):
             while (file := _opened(target, size)) is None:  # others may have fetched it, or need the room already
                 self._make_room(size)
                 if (found := self._fetch(name, target)) != size:
@@ -134,7 +119,7 @@ class RemoteStore(FileStore):
         """Puts the file into its place and gives its size."""
         unfinished = Unfinished(target)
         try:
-            self._patiently(name, lambda: self._filesystem().get_file(self._path(name), str(unfinished.path)))
+            self._ask(name, lambda files, path: files.get_file(path, str(unfinished.path)))
             size = unfinished.path.stat().st_size
             unfinished.finish()
             return size
@@ -165,38 +150,14 @@ class RemoteStore(FileStore):
                 path.unlink(missing_ok=True)
                 total -= volume
 
-    def _patiently(self, name: str, ask: Callable[[], T]) -> T:
-        for attempt in range(1, TRIES + 1):
-            try:
-                return ask()
-            except (FileNotFoundError, UserError):
-                raise
-            except Exception as error:  # each storage raises its own
-                if isinstance(error, OSError) and error.errno in NO_ROOM:
-                    raise
-                if attempt == TRIES:
-                    raise UserError(
-                        f"{self.name(name)} cannot be fetched after {TRIES} tries: {error or type(error).__name__}; "
-                        "check the connection and the rights to read it"
-                    ) from error
-                time.sleep(WAIT_SECONDS * 2 ** (attempt - 1))
-        raise AssertionError("the last try raises")
-
-    def _filesystem(self) -> Any:
-        import fsspec
-
+    def _ask(self, name: str, question: Callable[[Any, str], T]) -> T:
         try:
-            return fsspec.core.url_to_fs(self.where)[0]
-        except (ImportError, ValueError) as error:
-            raise UserError(f"{self.where} cannot be reached: {error}") from None
-
-    def _path(self, name: str) -> str:
-        import fsspec
-
-        return fsspec.core.url_to_fs(self.name(name))[1]
+            return ask(self.name(name), question)
+        except UnreachableError as error:
+            raise UserError(error.strerror) from error
 
 
-def store_at(path: str, cache: str, most_bytes: int) -> FileStore:
+def store_at(path: str, cache: str | None, most_bytes: int) -> FileStore:
     """The store that a path or URL names."""
     return RemoteStore(path, cache, most_bytes) if is_url(path) else LocalStore(path)
 

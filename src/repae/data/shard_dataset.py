@@ -14,7 +14,7 @@ from torch import Tensor
 
 from repae.config import Config, UserError
 from repae.data.batch import Batch, Dataset, check_indices
-from repae.data.file_store import CACHE, FileStore, RemoteStore, store_at
+from repae.data.file_store import FileStore, RemoteStore, store_at
 from repae.data.order import WINDOW
 from repae.data.shard_folder import ShardFolder, read_manifest
 
@@ -31,7 +31,7 @@ class ShardsConfig(Config):
         flip: mirror each image in about half of the epochs. Off by default: text and digits have a handedness.
         block: shuffle blocks of so many consecutive images, and inside 16 blocks at a time, for slow or remote storage;
             the images of a shard are a good size. None shuffles all images alike.
-        cache: where fetched shards are kept.
+        cache: where fetched shards are kept; by default in the user's cache folder.
         cache_bytes: how much is kept; the shards not used for the longest go first.
     """
 
@@ -39,7 +39,7 @@ class ShardsConfig(Config):
     path: str = Field(min_length=1)
     flip: bool = False
     block: PositiveInt | None = None
-    cache: str = Field(CACHE, min_length=1)
+    cache: str | None = Field(None, min_length=1)
     cache_bytes: PositiveInt = 500_000_000_000
 
     @property

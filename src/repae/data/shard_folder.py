@@ -234,7 +234,7 @@ class ShardFolder:
         """
         if not len(self):
             return np.zeros(0, np.int64)
-        with self._checked(ALL_LABELS, self.manifest.labels[0]) as file:
+        with self._checked(ALL_LABELS, *self.manifest.labels) as file:
             return np.memmap(file, LABEL_FIELD.numpy, "c", HEADER_BYTES, (len(self),))
 
     def rows(self, name: str, indices: Sequence[int] | Int64[np.ndarray, " b"]) -> Tensor:
@@ -261,8 +261,8 @@ class ShardFolder:
             UserError: names the file.
         """
         for shard in self.manifest.shards:
-            for name, (expected, _) in shard.files.items():
-                self._checked(f"{SHARDS}/{name}", expected).close()
+            for name, (size, digest) in shard.files.items():
+                self._checked(f"{SHARDS}/{name}", size, digest).close()
 
     def names(self, number: int) -> list[str]:
         """Names of a shard's items."""
@@ -286,16 +286,16 @@ class ShardFolder:
         if file is not None:
             self._open.move_to_end(name)
             return file
-        file = self._checked(name, self.manifest.shards[shard].files[name.rpartition("/")[2]][0])
+        file = self._checked(name, *self.manifest.shards[shard].files[name.rpartition("/")[2]])
         self._open[name] = file
         if len(self._open) > OPEN_FILES:
             self._open.popitem(last=False)[1].close()
         return file
 
-    def _checked(self, name: str, expected: int) -> FileIO:
+    def _checked(self, name: str, expected: int, digest: str) -> FileIO:
         """A file, opened after a look at its size."""
         try:
-            file = self.store.open(name, expected)
+            file = self.store.open(name, expected, digest)
             size = os.fstat(file.fileno()).st_size
         except OSError as error:
             raise damaged(self.store, name, error.strerror or str(error) or "it cannot be opened") from error

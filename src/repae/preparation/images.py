@@ -15,8 +15,8 @@ from pydantic import Field, PositiveInt
 from repae.config import Config, UserError
 from repae.data import ImageDataset, PixelsConfig
 from repae.data.decode import MOST_PIXELS, orientation
-from repae.data.file_store import NO_ROOM
 from repae.data.image_source import BrokenImageError
+from repae.data.remote import NO_ROOM
 from repae.data.shard_folder import HEADER_BYTES, FieldSpec, Manifest, ShardPlan
 from repae.data.shard_writer import ShardWriter, begin, finish, missing_shards
 from repae.preparation.part import MachinePart, scratch

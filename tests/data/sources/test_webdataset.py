@@ -191,7 +191,7 @@ def test_few_shards_are_open_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     source = opened(tmp_path / "{0..8}.tar", tmp_path)
     order = np.random.default_rng(0).permutation(9).tolist()
     assert [source.read(i)[0] for i in order] == order
-    assert sum(shard._descriptor is not None for shard in source.shards) == 3
+    assert sum(shard._file is not None for shard in source.shards) == 3
 
 
 def test_a_damaged_shard_is_refused(tmp_path: Path) -> None:

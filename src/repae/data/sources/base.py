@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from repae.data.images import ImagesConfig
-from repae.data.sources.ranges import is_url
+from repae.data.remote import is_url
 
 
 class SourceConfig(ImagesConfig):

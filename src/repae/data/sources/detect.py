@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from repae.config import UserError, suggest
-from repae.data.file_store import CACHE, store_at
+from repae.data.file_store import store_at
 from repae.data.image_source import readable
+from repae.data.remote import is_url
 from repae.data.shard_folder import MANIFEST
 from repae.data.sources.archive import archive_kind
 from repae.data.sources.hdf5 import FILE
 from repae.data.sources.huggingface import HUB, saved
 from repae.data.sources.names import OTHER_IMAGES, SUFFIXES, suffix
-from repae.data.sources.ranges import RangeFile, is_url
+from repae.data.sources.ranges import RangeFile
 from repae.data.sources.shard_index import IMAGES, split_name
 from repae.data.sources.storage import list_folder
 from repae.data.sources.tables import TABLES
@@ -83,7 +84,7 @@ def _kind_of_url(url: str) -> str:
         return "webdataset"
     if url.partition("?")[0].endswith(".parquet"):
         return "huggingface"
-    if not suffix(url) and store_at(url, CACHE, 0).has(MANIFEST):
+    if not suffix(url) and store_at(url, None, 0).has(MANIFEST):
         return "shards"
     kind = _kind_of_file(RangeFile(url))
     if kind == "reference-hdf5":

@@ -12,11 +12,11 @@ from jaxtyping import Int64
 
 from repae.config import UserError, suggest
 from repae.data.image_source import BrokenImageError, Digest, ImageSource, readable
+from repae.data.remote import is_url
 from repae.data.sources.base import SourceConfig
 from repae.data.sources.classes import MISSING, Classes, classify
 from repae.data.sources.labelling import ALL
 from repae.data.sources.names import count, join
-from repae.data.sources.ranges import is_url
 
 HUB = "hf://"
 ROWS = 4096

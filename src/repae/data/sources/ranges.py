@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
-import time
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 from repae.config import UserError
 from repae.data.image_source import readable
+from repae.data.remote import UnreachableError, ask, is_url, reason
 
-ATTEMPTS = 4
-"""So often a part is asked for before the network counts as broken: after 0.25, 1 and 4 seconds once more."""
 BLOCK = 8 * 2**20
 """Bytes that are fetched at once where a remote file is read from end to end."""
 
 
 class RangeFile:
-    """One file of which parts are read. Nothing open is pickled; each process and thread opens what it needs.
+    """One file of which parts are read. Nothing open is pickled; each process opens what it needs.
+
+    Parts of a remote file are not kept: an image is about as long as a block of fsspec's caches, and is seen once an
+    epoch.
 
     Args:
         path: a local path, or a URL that fsspec understands (`https://`, `s3://`, `gs://`, ...).
+
+    Attributes:
+        size: in bytes.
+        version: changes when the content does, as far as the storage says: its tag or the time of its last change.
 
     Raises:
         UserError: it is not there, cannot be reached, or can only be read from its start.
@@ -31,25 +36,17 @@ class RangeFile:
     def __init__(self, path: str) -> None:
         self.path = path if is_url(path) else str(Path(path).expanduser())
         self.where = readable(self.path)
-        self.version = ""
-        """Changes when the content does, as far as the storage says: its tag or the time of its last change."""
-        self._descriptor: int | None = None
-        if is_url(path):
-            self.size = self._ask_remote()
-        else:
-            self.size = self._ask_local()
+        self._file: FileIO | None = None
+        self.size, self.version = self._remote_facts() if is_url(path) else self._local_facts()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_descriptor": None}
-
-    def __del__(self) -> None:
-        self.close()
+        return {**self.__dict__, "_file": None}
 
     def close(self) -> None:
         """Closes what this process has open; the next part opens it again."""
-        descriptor, self._descriptor = getattr(self, "_descriptor", None), None
-        if descriptor is not None:
-            os.close(descriptor)
+        if self._file is not None:
+            self._file.close()
+        self._file = None
 
     def read(self, start: int, length: int) -> bytes:
         """A part; shorter where the file ends.
@@ -60,106 +57,47 @@ class RangeFile:
         length = max(0, min(length, self.size - start))
         if length == 0:
             return b""
-        return self._read_remote(start, length) if is_url(self.path) else self._read_local(start, length)
+        try:
+            if is_url(self.path):
+                return ask(self.path, lambda files, name: files.cat_file(name, start=start, end=start + length))
+            return self._read_local(start, length)
+        except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+            raise OSError(errno.EIO, f"'{self.where}': {reason(error)}") from error
 
     def stream(self) -> Any:
         """The whole file as a binary file of whatever class, to be read in order; close it."""
         if not is_url(self.path):
             return Path(self.path).open("rb")
-        files, name = _remote(self.path)
-        return files.open(name, "rb", block_size=BLOCK, cache_type="readahead")
+        return ask(self.path, lambda files, name: files.open(name, "rb", block_size=BLOCK, cache_type="readahead"))
 
-    def _ask_local(self) -> int:
+    def _local_facts(self) -> tuple[int, str]:
         try:
             found = Path(self.path).stat()
         except OSError as error:
             raise UserError(f"'{self.where}' cannot be opened: {error.strerror}; correct the path") from None
-        self.version = str(found.st_mtime_ns)
-        return found.st_size
+        return found.st_size, str(found.st_mtime_ns)
 
-    def _ask_remote(self) -> int:
+    def _remote_facts(self) -> tuple[int, str]:
         try:
-            files, name = _remote(self.path)
-            info = files.info(name)
+            info = ask(self.path, lambda files, name: files.info(name))
         except FileNotFoundError:
             raise UserError(f"'{self.where}' is not there; correct the URL") from None
-        except ImportError as error:
-            raise UserError(f"'{self.where}' needs more than is installed: {error}") from None
-        except Exception as error:  # every storage raises its own kind
-            raise UserError(
-                f"'{self.where}' cannot be reached: {_reason(error)}; check the URL, the connection and the permission"
-            ) from None
-        tags = (info.get(key) for key in ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated"))
-        self.version = next((str(tag) for tag in tags if tag), "")
+        except UnreachableError as error:
+            raise UserError(error.strerror) from None
         if info.get("size") is None or info.get("partial") is False:
             raise UserError(
                 f"'{self.where}' can only be read from its start: the server tells no size or gives no ranges; "
                 "download it and give the local path"
             )
-        return int(info["size"])
+        tags = (info.get(key) for key in ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated"))
+        return int(info["size"]), next((str(tag) for tag in tags if tag), "")
 
     def _read_local(self, start: int, length: int) -> bytes:
-        try:
-            if not hasattr(os, "pread"):
-                with Path(self.path).open("rb") as file:
-                    file.seek(start)
-                    return file.read(length)
-            if self._descriptor is None:
-                self._descriptor = os.open(self.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-            # Several processes may share the descriptor: the position is an argument and not its state.
-            return os.pread(self._descriptor, length, start)
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.EACCES, errno.EISDIR):
-                raise OSError(errno.EIO, f"'{self.where}': {error.strerror}") from error
-            raise
-
-    def _read_remote(self, start: int, length: int) -> bytes:
-        for attempt in range(ATTEMPTS):
-            try:
-                files, name = _remote(self.path)
-                return files.cat_file(name, start=start, end=start + length)
-            except Exception as error:  # every storage raises its own kind
-                if attempt == ATTEMPTS - 1 or isinstance(error, (FileNotFoundError, PermissionError)):
-                    raise OSError(errno.EIO, f"'{self.where}': {_reason(error)}") from error
-                time.sleep(4.0 ** (attempt - 1))
-        raise AssertionError
-
-
-def is_url(path: str) -> bool:
-    """Whether a path names a place that only fsspec can read."""
-    return "://" in path
-
-
-def expand_remote(pattern: str) -> list[str]:
-    """The URLs that a pattern with `*` matches, sorted.
-
-    Raises:
-        UserError: the storage cannot be listed.
-    """
-    try:
-        files, name = _remote(pattern)
-        return sorted(files.unstrip_protocol(found) for found in files.glob(name))
-    except Exception as error:  # every storage raises its own kind
-        raise UserError(
-            f"'{readable(pattern)}' cannot be listed: {_reason(error)}; write the names out, as in {{000..123}}.tar"
-        ) from None
-
-
-_connections: dict[tuple[int, int, str], Any] = {}
-
-
-def _remote(url: str) -> tuple[Any, str]:
-    """The file system of a URL, one for each process and thread, and the name in it."""
-    import fsspec
-
-    scheme = url.partition("://")[0]
-    key = (os.getpid(), threading.get_ident(), scheme)
-    if key not in _connections:
-        _connections[key] = fsspec.core.url_to_fs(url)[0]
-    files = _connections[key]
-    return files, files._strip_protocol(url)
-
-
-def _reason(error: BaseException) -> str:
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return text.partition("\n")[0]
+        if not hasattr(os, "pread"):
+            with Path(self.path).open("rb") as file:
+                file.seek(start)
+                return file.read(length)
+        if self._file is None:
+            self._file = FileIO(self.path)
+        # Several processes may share the open file: the position is an argument and not its state.
+        return os.pread(self._file.fileno(), length, start)

@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import logging
-import os
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,13 +45,6 @@ class ShardIndex(NamedTuple):
     values: list[Any]
     found_in: str
     notes: list[str]
-
-
-def cache_folder(given: str | None) -> Path:
-    """Where indices are kept: the given folder, else `repae/shards` in the user's cache."""
-    if given is not None:
-        return Path(given).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "repae" / "shards"
 
 
 def shard_index(shard: RangeFile, label: str, cache: Path) -> ShardIndex:

@@ -14,13 +14,15 @@ from typing import Any, Literal
 import numpy as np
 
 from repae.config import UserError
+from repae.config.files import cache_folder
 from repae.data.image_source import Digest, ImageSource, readable
+from repae.data.remote import UnreachableError, ask, is_url
 from repae.data.sources.base import SourceConfig
 from repae.data.sources.classes import MISSING, Classes, classify, read_class_names
 from repae.data.sources.labelling import ALL
 from repae.data.sources.names import Names, join
-from repae.data.sources.ranges import RangeFile, expand_remote, is_url
-from repae.data.sources.shard_index import ShardIndex, cache_folder, shard_index
+from repae.data.sources.ranges import RangeFile
+from repae.data.sources.shard_index import ShardIndex, shard_index
 from repae.data.sources.tarred import read_whole
 
 OPEN_SHARDS = 64
@@ -72,7 +74,7 @@ class WebDatasetConfig(SourceConfig):
 
     def _indexed(self, path: str) -> tuple[RangeFile, ShardIndex]:
         shard = RangeFile(path)
-        return shard, shard_index(shard, self.label, cache_folder(self.cache))
+        return shard, shard_index(shard, self.label, cache_folder("shards", self.cache))
 
 
 class WebDatasetSource(ImageSource):
@@ -139,9 +141,9 @@ def shard_paths(path: str) -> list[str]:
     """
     here = Path(path).expanduser()
     if is_url(path):
-        found = expand_remote(f"{path}*.tar") if path.endswith("/") else expand_braces(path)
+        found = _listed(f"{path}*.tar") if path.endswith("/") else expand_braces(path)
         if "*" in path:
-            found = list(chain.from_iterable(map(expand_remote, found)))
+            found = list(chain.from_iterable(map(_listed, found)))
     elif here.is_dir():
         found = [str(file) for file in sorted(here.glob("*.tar"))]
     elif here.is_file():
@@ -154,6 +156,17 @@ def shard_paths(path: str) -> list[str]:
             "'shards/{000..012}.tar' or 'shards/*.tar', in quotes"
         )
     return found
+
+
+def _listed(pattern: str) -> list[str]:
+    """The URLs that a pattern with `*` matches, sorted."""
+    try:
+        return ask(pattern, lambda files, name: sorted(map(files.unstrip_protocol, files.glob(name))))
+    except (FileNotFoundError, UnreachableError) as error:
+        raise UserError(
+            f"'{readable(pattern)}' cannot be listed: {error.strerror or error}; write the names out, as in "
+            "{000..123}.tar"
+        ) from None
 
 
 def expand_braces(pattern: str) -> list[str]:
