@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from repae.cli import COMMANDS, Words, main, program
+from repae.cli import COMMANDS, Arguments, main, program
 from repae.config import UserError
 from repae.recipes.catalogue import compose
 
@@ -287,7 +287,7 @@ def test_the_page_lists_the_commands() -> None:
 @pytest.mark.parametrize("line", re.findall(r"^repae train .*$", PAGE, flags=re.MULTILINE))
 def test_the_documented_commands_are_understood(line: str) -> None:
     """Every training of the page is a valid recipe."""
-    words = Words.read(shlex.split(line)[2:], COMMANDS["train"].switches)
+    words = Arguments.read(shlex.split(line)[2:], COMMANDS["train"].switches)
     assert compose(words.only("a recipe"), words.options)
 
 
@@ -297,13 +297,13 @@ def test_the_documented_options_are_understood() -> None:
     groups = [shlex.split(text) for text in re.findall(r"`(--[^`]+)`", table)]
     assert len(groups) >= 9
     for group in groups:
-        assert compose("repae-sdvae-xl2", Words.read(group, ()).options) != compose("repae-sdvae-xl2", {})
+        assert compose("repae-sdvae-xl2", Arguments.read(group, ()).options) != compose("repae-sdvae-xl2", {})
 
 
 def test_words_are_sorted() -> None:
     """Options before and after, with and without `=`, negative numbers as values, switches that take nothing."""
-    words = Words.read(["--dry-run", "digits", "--a.b", "-1.5", "--c=--d", "--e", "--f", "x"], ["dry-run"])
-    assert words.alone == ["digits"]
+    words = Arguments.read(["--dry-run", "digits", "--a.b", "-1.5", "--c=--d", "--e", "--f", "x"], ["dry-run"])
+    assert words.positional == ["digits"]
     assert words.options == {"dry-run": None, "a.b": "-1.5", "c": "--d", "e": None, "f": "x"}
     assert words.switch("dry-run") and not words.switch("dry-run")
     assert words.take("f") == "x" and words.take("f") is None

@@ -13,7 +13,7 @@ import torch
 from npz_files import write_npz
 
 from repae.cli import main
-from repae.cli.words import Words
+from repae.cli.arguments import Arguments
 from repae.commands.evaluate_settings import images_evaluation, run_evaluation
 from repae.config import UserError
 from repae.data import DigitsConfig
@@ -145,13 +145,13 @@ def test_options_of_a_run_change_its_recipes_evaluation(tmp_path):
 def test_the_documented_commands_are_understood(line, tmp_path, monkeypatch):
     """Every evaluation on the page is a valid one."""
     monkeypatch.chdir(tmp_path)
-    words = Words.read(shlex.split(line)[2:], ())
-    if not words.alone:
+    words = Arguments.read(shlex.split(line)[2:], ())
+    if not words.positional:
         assert images_evaluation(words.options)
         return
-    Path(words.alone[0]).mkdir(parents=True)
-    (Path(words.alone[0]) / "recipe.yaml").write_text(find("digits").to_yaml())
-    assert run_evaluation(Path(words.alone[0]), words.options)
+    Path(words.positional[0]).mkdir(parents=True)
+    (Path(words.positional[0]) / "recipe.yaml").write_text(find("digits").to_yaml())
+    assert run_evaluation(Path(words.positional[0]), words.options)
 
 
 def test_the_documented_python_is_carried_out(here):

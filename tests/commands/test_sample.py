@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from repae.cli import Words, main
+from repae.cli import Arguments, main
 from repae.commands.sample import chosen_labels, digest, folder_name, identity, sample_run
 from repae.commands.sample_settings import PRESETS, RunAutoguidance, SampleSettings, sample_settings
 from repae.config import UserError, fields
@@ -303,8 +303,8 @@ def test_the_documented_commands_work(
     run: Path, tmp_path: Path, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Every one of them, on a tiny run with few images and steps."""
-    here = Words.read(shlex.split(line)[2:], ())
-    assert here.alone == ["runs/digits"]
+    here = Arguments.read(shlex.split(line)[2:], ())
+    assert here.positional == ["runs/digits"]
     for name in ("digits", "small"):
         shutil.copytree(run, tmp_path / "runs" / name)
     options = here.options | {"progress": "false"}

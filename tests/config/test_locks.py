@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -65,3 +67,44 @@ def test_many_take_turns(tmp_path: Path) -> None:
         children.append(child)
     assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
     assert counter.read_text() == "100"
+
+
+def test_a_forked_child_neither_holds_nor_ends_it(tmp_path: Path) -> None:
+    """Protects a part that workers are forked for: their ends leave the lock alone, and none outlives its parent's."""
+    path = tmp_path / "lock"
+    with locked(path):
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
+        with pytest.raises(Busy), locked(path, seconds=0.0):
+            pass
+        child = os.fork()
+        if child == 0:
+            time.sleep(60)
+            os._exit(1)
+    try:
+        with locked(path, seconds=0.0):
+            assert path.exists()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_a_file_system_without_locks_is_no_hindrance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects runs on network folders that are mounted so; what else the system refuses is an error."""
+    import fcntl
+
+    def refuse(number: int) -> Callable[..., None]:
+        def flock(*_: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+        return flock
+
+    for number in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+        monkeypatch.setattr(fcntl, "flock", refuse(number))
+        with locked(tmp_path / "lock"), locked(tmp_path / "lock"):
+            pass
+    monkeypatch.setattr(fcntl, "flock", refuse(errno.EIO))
+    with pytest.raises(OSError, match="Input/output"), locked(tmp_path / "lock"):
+        pass

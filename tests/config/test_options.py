@@ -122,7 +122,7 @@ def test_parts_of_another_kind() -> None:
         ("inner.clip", "[", "inner.clip is '['"),
         ("inner.steps", "true", "inner.steps is 'true'; allowed: a whole number"),
         ("inner.steps", None, "--inner.steps needs a value"),
-        ("inner.clip", None, "allowed: number > 0 or none"),
+        ("inner.clip", None, "allowed: a finite number, greater than 0 or none"),
         ("inner", None, "--inner needs a value"),
         ("iner", None, "did you mean 'inner'?"),
     ],
@@ -169,5 +169,5 @@ def test_the_listing_shows_every_field_that_there_is() -> None:
         assert f"  {option} " in text
     assert "--shape.kind flat" in text and "flat | round" in text
     assert "half the width, in a sentence of two lines." in " ".join(text.split())
-    assert "whole number >= 1" in text and "number > 0 or none" in text
+    assert "a whole number, at least 1" in text and "a finite number, greater than 0 or none" in text
     assert max(map(len, text.splitlines())) <= 120

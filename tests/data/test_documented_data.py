@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from image_sources import encoded, picture, table, write_folder, write_hdf5, write_shards, write_tar, write_zip
 
-from repae.cli import COMMANDS, Words, main
+from repae.cli import COMMANDS, Arguments, main
 from repae.data import SeveralConfig
 from repae.recipes.catalogue import compose
 
@@ -51,7 +51,7 @@ def test_a_documented_command_finds_its_data(
     monkeypatch.chdir(place)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
-    words = Words.read(shlex.split(line)[2:], COMMANDS["train"].switches)
+    words = Arguments.read(shlex.split(line)[2:], COMMANDS["train"].switches)
     data = compose(words.only("a recipe"), words.options).data
     assert data.kind == KINDS.get(line, "several") and data.resolution == 64
     if any(sign in line for sign in ELSEWHERE):

@@ -13,7 +13,7 @@ import pytest
 
 from experiments import arms, two_stage
 from experiments.two_stage import ARMS, JOINT, TwoStageScale, main, page
-from repae.cli import COMMANDS, Words
+from repae.cli import COMMANDS, Arguments
 from repae.commands.cache import CacheConfig
 from repae.commands.export import ExportSettings
 from repae.config.options import read_options
@@ -28,7 +28,7 @@ def test_every_command_is_understood(tmp_path: Path) -> None:
     for stage in (two_stage._original, two_stage._joint, two_stage._export, two_stage._cache, two_stage._fresh):
         for done, commands in stage(tmp_path, SCALE, 1):
             for command in commands:
-                words = Words.read(command[1:], COMMANDS[command[0]].switches)
+                words = Arguments.read(command[1:], COMMANDS[command[0]].switches)
                 if command[0] == "train":
                     assert words.take("runs") == str(tmp_path)
                     seen[done.parent.name] = compose(words.only("a recipe"), words.options)
@@ -111,7 +111,7 @@ def test_its_own_commands_are_understood(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(two_stage, "two_stage", lambda scale, runs, out: asked.append(scale))
     for line in lines:
         command, *rest = shlex.split(line)
-        words = Words.read(rest, COMMANDS[command].switches if command in COMMANDS else ())
+        words = Arguments.read(rest, COMMANDS[command].switches if command in COMMANDS else ())
         if command == "train":
             assert compose(words.only("a recipe"), words.options)
         if command == "two_stage":

@@ -12,7 +12,7 @@ import pytest
 import timm
 import torch
 
-from repae.cli import COMMANDS, Words, main
+from repae.cli import COMMANDS, Arguments, main
 from repae.config import UserError
 from repae.models.teachers import extract
 from repae.models.teachers.catalogue import entry_of
@@ -85,7 +85,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "teachers.md").read_text(encoding="
 def test_the_page_s_commands_are_understood(line: str) -> None:
     """Every command of docs/teachers.md is one, and every training of it a recipe whose teachers exist."""
     command, *words = shlex.split(line)[1:]
-    read = Words.read(words, COMMANDS[command].switches)
+    read = Arguments.read(words, COMMANDS[command].switches)
     if command == "train":
         for teacher in compose(read.only("a recipe"), read.options).teachers:
             assert not isinstance(teacher, TimmTeacherConfig) or timm.is_model(entry_of(teacher.name).model)

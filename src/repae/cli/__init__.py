@@ -1,4 +1,4 @@
-"""The command line: reads the words, calls one command, and turns errors into one line and an exit status.
+"""The command line: reads the arguments, calls one command, and turns errors into one line and an exit status.
 
 Exit status: 0 done; 2 something asked for is not possible, in one line that begins with ``error:``; 130 stopped by
 Ctrl-C or SIGTERM with a checkpoint written, so that what was chained after the command does not start.
@@ -7,7 +7,7 @@ A command is a function and an entry in its file's ``COMMANDS``. Nothing heavy i
 help comes at once.
 """
 
+from repae.cli.arguments import Arguments, Command
 from repae.cli.program import COMMANDS, main
-from repae.cli.words import Command, Words
 
-__all__ = ["COMMANDS", "Command", "Words", "main"]
+__all__ = ["COMMANDS", "Arguments", "Command", "main"]

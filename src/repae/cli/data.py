@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from repae.cli.words import Command, Words, say
+from repae.cli.arguments import Arguments, Command, say
 
 _PREPARE_MORE = """\
 SOURCE is what `repae train RECIPE --data` takes: a folder with one subfolder of images for each class, an archive,
@@ -19,36 +19,27 @@ same bytes. DIR/contact-sheet.png shows what the model will see.
   repae prepare --verify photos-256                            read everything again and compare it"""
 
 
-def _prepare(words: Words) -> None:
-    if (folder := words.take("verify")) is not None:
-        _verify(words, Path(folder))
+def _prepare(arguments: Arguments) -> None:
+    if (folder := arguments.take("verify")) is not None:
+        _verify(arguments, Path(folder))
         return
-    source = words.only("the source of images, a folder, an archive or whatever `repae train RECIPE --data` takes,")
-    out = words.take("out")
-    if out is None:
-        from repae.config import UserError
+    source = arguments.only("the source of images, a folder, an archive or whatever `repae train RECIPE --data` takes,")
+    out = arguments.need("out", "the folder for the shards")
+    from repae.commands.prepare import prepare_source
 
-        raise UserError("--out is missing: the folder for the shards")
-    from repae.config.options import read_options
-    from repae.preparation.images import PrepareConfig, prepare
-    from repae.recipes.sources import DATA, image_source
-
-    own = {name: text for name, text in words.options.items() if not name.startswith(DATA)}
-    config = PrepareConfig().replace(**read_options(PrepareConfig, own))
-    images = image_source(source, words.options, {"resolution": config.resolution})
-    say(f"done: {prepare(images, Path(out).expanduser(), config, say)}")
+    say(f"done: {prepare_source(source, Path(out), arguments.options, say)}")
 
 
-def _verify(words: Words, folder: Path) -> None:
-    words.at_most(0)
-    words.nothing_left("verify")
+def _verify(arguments: Arguments, folder: Path) -> None:
+    arguments.at_most(0)
+    arguments.nothing_left("verify")
     from repae.preparation.verify import verify
 
     manifest = verify(folder.expanduser(), "images")
     say(f"done: {folder} is whole: {manifest.count:,} images in {len(manifest.shards):,} shards")
 
 
-def _prepare_fields(words: Words) -> str:
+def _prepare_fields(arguments: Arguments) -> str:
     from repae.config.options import list_options
     from repae.preparation.images import PrepareConfig
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from repae.cli.words import Command, Words, say
-from repae.config import UserError
+from repae.cli.arguments import Arguments, Command, say
 
 _IMPORT_MORE = """\
 FILE is a .pt or .safetensors of the reference (REPA-E): a joint checkpoint, one on a frozen autoencoder, or an
@@ -32,55 +31,53 @@ made if it is missing.
   repae push digits-diffusers --to me/digits --private"""
 
 
-def _import(words: Words) -> None:
-    file = Path(words.only("the file to import"))
+def _import(arguments: Arguments) -> None:
+    file = Path(arguments.only("the file to import"))
     from repae.commands.import_weights import ImportSettings, import_file
     from repae.config.options import read_options
 
-    settings = ImportSettings().replace(**read_options(ImportSettings, words.options))
+    settings = ImportSettings().replace(**read_options(ImportSettings, arguments.options))
     folder, notes = import_file(file, settings)
     say("\n".join([*(f"note: {note}" for note in notes), f"done: {folder}"]))
 
 
-def _import_fields(_words: Words) -> str:
+def _import_fields(arguments: Arguments) -> str:
     from repae.commands.import_weights import ImportSettings
     from repae.config.options import list_options
 
     return list_options(ImportSettings(), title="what the file does not say")
 
 
-def _export(words: Words) -> None:
-    folder = Path(words.only("the run to export"))
+def _export(arguments: Arguments) -> None:
+    folder = Path(arguments.only("the run to export"))
     from repae.commands.export import ExportSettings, export
     from repae.config.options import read_options
 
-    settings = ExportSettings().replace(**read_options(ExportSettings, words.options))
+    settings = ExportSettings().replace(**read_options(ExportSettings, arguments.options))
     say(f"done: {export(folder, settings)}")
 
 
-def _export_fields(_words: Words) -> str:
+def _export_fields(arguments: Arguments) -> str:
     from repae.commands.export import ExportSettings
     from repae.config.options import list_options
 
     return list_options(ExportSettings(), title="what is exported")
 
 
-def _inspect(words: Words) -> None:
-    path = Path(words.only("the file or folder to inspect"))
-    words.nothing_left()
+def _inspect(arguments: Arguments) -> None:
+    path = Path(arguments.only("the file or folder to inspect"))
+    arguments.nothing_left()
     from repae.export.inspect import inspect
 
     say(str(inspect(path)))
 
 
-def _push(words: Words) -> None:
-    folder, repository = Path(words.only("the exported folder")), words.take("to")
-    private = words.switch("private")
-    words.nothing_left("to", "private")
+def _push(arguments: Arguments) -> None:
+    folder, repository = Path(arguments.only("the exported folder")), arguments.need("to", "--to ORGANISATION/NAME")
+    private = arguments.switch("private")
+    arguments.nothing_left("to", "private")
     from repae.export.push import push
 
-    if repository is None:
-        raise UserError("--to is missing: --to ORGANISATION/NAME")
     say(f"done: {push(folder, repository, endpoint=os.environ.get('HF_ENDPOINT'), private=private)}")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from repae.cli.words import Command, Words, say
+from repae.cli.arguments import Arguments, Command, say
 
 _SOURCE = "the autoencoder, a run or its folder or file,"
 
@@ -37,40 +37,34 @@ latents nothing is computed but the figures.
   --FIELD VALUE         any of the fields below"""
 
 
-def _cache(words: Words) -> None:
-    source, out, data = Path(words.only(_SOURCE)), words.take("out"), words.take("data")
-    runs = Path(words.take("runs") or "runs")
+def _cache(arguments: Arguments) -> None:
+    source, data = Path(arguments.only(_SOURCE)), arguments.take("data")
+    out = arguments.need("out", "the folder that the latents go to, such as --out latents")
+    runs = Path(arguments.take("runs") or "runs")
     from repae.commands.cache import CacheConfig, cache
-    from repae.config import UserError
     from repae.config.options import read_options
 
-    if out is None:
-        raise UserError("--out is missing: the folder that the latents go to, such as --out latents")
-    config = CacheConfig().replace(**read_options(CacheConfig, words.options))
+    config = CacheConfig().replace(**read_options(CacheConfig, arguments.options))
     say(f"done: {cache(source, Path(out), config, data, runs)}")
 
 
-def _cache_fields(words: Words) -> str:
+def _cache_fields(arguments: Arguments) -> str:
     from repae.commands.cache import CacheConfig
     from repae.config.options import list_options
 
     return list_options(CacheConfig(), title="what is kept")
 
 
-def _stats(words: Words) -> None:
-    source, data = Path(words.only(_SOURCE)), words.take("data")
-    from repae.commands.stats import StatsConfig, stats
+def _stats(arguments: Arguments) -> None:
+    source, data = Path(arguments.only(_SOURCE)), arguments.take("data")
+    from repae.commands.stats import StatsConfig, stats, stats_table
     from repae.config.options import read_options
 
-    figures, files = stats(source, StatsConfig().replace(**read_options(StatsConfig, words.options)), data)
-    pairs = enumerate(zip(figures["mean"], figures["std"], strict=True))
-    rows = [f"{channel:7}  {mean:12.6g}  {std:12.6g}" for channel, (mean, std) in pairs]
-    say(
-        "\n".join(["channel          mean           std", *rows, f"of {figures['images']} images", f"done: {files[0]}"])
-    )
+    figures, files = stats(source, StatsConfig().replace(**read_options(StatsConfig, arguments.options)), data)
+    say(f"{stats_table(figures)}\ndone: {files[0]}")
 
 
-def _stats_fields(words: Words) -> str:
+def _stats_fields(arguments: Arguments) -> str:
     from repae.commands.stats import StatsConfig
     from repae.config.options import list_options
 

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 
 from repae import __version__
-from repae.cli import data, exchange, latents, runs, teachers, train, whole
-from repae.cli.words import INTERRUPTED, WRONG, Command, Words, is_first
+from repae.cli import data, exchange, latents, runs, teachers, train
+from repae.cli.arguments import INTERRUPTED, WRONG, Arguments, Command, is_first
 from repae.config import UserError, suggest
 
 HELP = """\
@@ -28,7 +28,6 @@ COMMANDS: dict[str, Command] = {
     **latents.COMMANDS,
     **runs.COMMANDS,
     **exchange.COMMANDS,
-    **whole.COMMANDS,
 }
 """Every command by name, in the order in which help lists them."""
 
@@ -66,10 +65,10 @@ def _run(words: list[str]) -> int:
     command = COMMANDS[name]
     if "-h" in rest or "--help" in rest:
         rest = [word for word in rest if word not in ("-h", "--help")]
-        print(_help_of(name, command, Words.read(rest, command.switches)))
+        print(_help_of(name, command, Arguments.read(rest, command.switches)))
         return 0
     _show_warnings()
-    return command.run(Words.read(rest, command.switches)) or 0
+    return command.run(Arguments.read(rest, command.switches)) or 0
 
 
 def _help() -> str:
@@ -78,10 +77,10 @@ def _help() -> str:
     return HELP.format(version=__version__, commands="\n".join(lines))
 
 
-def _help_of(name: str, command: Command, words: Words) -> str:
+def _help_of(name: str, command: Command, arguments: Arguments) -> str:
     parts = [f"usage: repae {name} {command.usage}".rstrip(), command.about, command.more]
     if command.fields is not None:
-        parts.append(command.fields(words))
+        parts.append(command.fields(arguments))
     return "\n\n".join(part for part in parts if part)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from repae.cli.words import Command, Words, say
+from repae.cli.arguments import Arguments, Command, say
 
 _RUN = "the run, a folder that `repae train` made,"
 
@@ -19,16 +19,16 @@ named after the settings. Without options: as the run's own previews, ten of eac
   torchrun --nproc-per-node 8 -m repae sample runs/digits --num 50000"""
 
 
-def _sample(words: Words) -> None:
-    folder, preset = Path(words.only(_RUN)), words.take("preset")
+def _sample(arguments: Arguments) -> None:
+    folder, preset = Path(arguments.only(_RUN)), arguments.take("preset")
     from repae.commands.sample import sample_run
     from repae.commands.sample_settings import sample_settings
 
-    drawn = sample_run(folder, sample_settings(folder, words.options, preset))
+    drawn = sample_run(folder, sample_settings(folder, arguments.options, preset))
     say(f"{drawn.words}\ndone: {drawn.folder}")
 
 
-def _sample_fields(words: Words) -> str:
+def _sample_fields(arguments: Arguments) -> str:
     from repae.commands.sample_settings import PRESETS, SampleSettings
     from repae.config.options import list_options
 
@@ -49,28 +49,28 @@ Of images made anywhere: against a folder, an npz file of images, or stored stat
   repae evaluate --images FOLDER --reference FOLDER --features dinov2 --metrics fid,precision-recall"""
 
 
-def _evaluate(words: Words) -> None:
-    words.at_most(1)
+def _evaluate(arguments: Arguments) -> None:
+    arguments.at_most(1)
     from repae.commands.compare import figures_table
 
-    if words.alone:
+    if arguments.positional:
         from repae.commands.evaluate import evaluate_run
         from repae.commands.evaluate_settings import run_evaluation
 
-        folder = Path(words.alone[0])
-        figures, made = evaluate_run(folder, run_evaluation(folder, words.options)), folder / "report.html"
-    elif "images" in words.options or "reference" in words.options:
+        folder = Path(arguments.positional[0])
+        figures, made = evaluate_run(folder, run_evaluation(folder, arguments.options)), folder / "report.html"
+    elif "images" in arguments.options or "reference" in arguments.options:
         from repae.commands.evaluate_images import evaluate_images
         from repae.commands.evaluate_settings import images_evaluation
 
-        figures, made = evaluate_images(images_evaluation(words.options))
+        figures, made = evaluate_images(images_evaluation(arguments.options))
     else:
-        words.only(f"{_RUN} or --images and --reference,")
+        arguments.only(f"{_RUN} or --images and --reference,")
         return
     say(f"{figures_table(figures)}\ndone: {made}")
 
 
-def _evaluate_fields(words: Words) -> str:
+def _evaluate_fields(arguments: Arguments) -> str:
     from repae.commands.evaluate_settings import ImagesEvaluation, RunEvaluation
     from repae.config.options import list_options
 
@@ -79,16 +79,16 @@ def _evaluate_fields(words: Words) -> str:
     return f"Of a run:\n\n{run}\n\nOf images made anywhere:\n\n{images}"
 
 
-def _compare(words: Words) -> None:
-    words.nothing_left()
+def _compare(arguments: Arguments) -> None:
+    arguments.nothing_left()
     from repae.commands.compare import compare_runs
 
-    say(str(compare_runs(*words.alone)))
+    say(str(compare_runs(*arguments.positional)))
 
 
-def _report(words: Words) -> None:
-    folder = Path(words.only(_RUN))
-    words.nothing_left()
+def _report(arguments: Arguments) -> None:
+    folder = Path(arguments.only(_RUN))
+    arguments.nothing_left()
     from repae.report import build
 
     say(f"done: {build(folder)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from repae.cli.words import Command, Words, say
+from repae.cli.arguments import Arguments, Command, say
 
 _MORE = """\
 Tokens are those of images with 256 and 512 px on a side: as many as the SiT has, whatever the teacher's patch.
@@ -17,9 +17,9 @@ full name. Nothing needs to be fetched for `embedded`, a small teacher that a ru
 teaches itself (--method.self-teacher.depth N with method repa)."""
 
 
-def _teachers(words: Words) -> None:
-    words.at_most(0)
-    words.nothing_left()
+def _teachers(arguments: Arguments) -> None:
+    arguments.at_most(0)
+    arguments.nothing_left()
     from repae.models.teachers.catalogue import table
 
     say(table())

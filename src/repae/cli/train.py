@@ -1,13 +1,11 @@
-"""`repae train` and `repae recipes`."""
+"""A run from its recipe: `repae train`, `recipes`, `demo`."""
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
-from repae.cli.words import INTERRUPTED, Command, Words, is_first, say
-from repae.config import UserError
+from repae.cli.arguments import INTERRUPTED, Arguments, Command, is_first, say
 
 _TRAIN_MORE = """\
 RECIPE is a name from `repae recipes`, or the path of a recipe.yaml, such as the one in every run's folder.
@@ -28,15 +26,14 @@ The run's folder is runs/NAME; the same command goes on where a killed one stopp
                         --teachers.0.weights FILE, or whole, as YAML: --teachers '[{kind: embedded}]'"""
 
 
-def _train(words: Words) -> int:
-    name = words.only("the recipe, a name from `repae recipes` or the path of a recipe.yaml,")
-    runs, losses = Path(words.take("runs") or "runs"), words.take("losses-from")
-    dry_run = words.switch("dry-run")
-    _read_init_from(words)
+def _train(arguments: Arguments) -> int:
+    name = arguments.only("the recipe, a name from `repae recipes` or the path of a recipe.yaml,")
+    runs, dry_run = Path(arguments.take("runs") or "runs"), arguments.switch("dry-run")
+    losses, start = arguments.take("losses-from"), arguments.take("init-from")
     from repae.recipes.catalogue import compose
     from repae.runs.preflight.plan import plan
 
-    recipe = compose(name, words.options, losses)
+    recipe = compose(name, arguments.options, losses, start)
     if dry_run:
         say(str(plan(recipe)))
         return 0
@@ -53,30 +50,29 @@ def _train(words: Words) -> int:
     return 0
 
 
-def _read_init_from(words: Words) -> None:
-    """``--init-from FOLDER`` is the start of kind "run"."""
-    source = words.take("init-from")
-    if source is None:
-        return
-    if any(name.partition(".")[0] == "start" for name in words.options):
-        raise UserError("--init-from and --start say the same thing twice; give one of them")
-    words.options["start"] = json.dumps({"kind": "run", "path": source})
-
-
-def _train_fields(words: Words) -> str:
+def _train_fields(arguments: Arguments) -> str:
     from repae.config.options import list_options
     from repae.recipes.catalogue import find
 
-    name = words.alone[0] if words.alone else "digits"
+    name = arguments.positional[0] if arguments.positional else "digits"
     return f"Every field, with its value in {name!r}:\n\n{list_options(find(name))}"
 
 
-def _recipes(words: Words) -> None:
-    words.at_most(1)
-    words.nothing_left()
+def _recipes(arguments: Arguments) -> None:
+    arguments.at_most(1)
+    arguments.nothing_left()
     from repae.recipes.catalogue import find, listing
 
-    print(find(words.alone[0]).to_yaml().rstrip() if words.alone else listing())
+    print(find(arguments.positional[0]).to_yaml().rstrip() if arguments.positional else listing())
+
+
+def _demo(arguments: Arguments) -> None:
+    arguments.at_most(0)
+    runs = Path(arguments.take("runs") or "runs")
+    arguments.nothing_left("runs")
+    from repae.commands.demo import demo
+
+    say(f"done: {demo(runs) / 'report.html'}")
 
 
 COMMANDS = {
@@ -89,4 +85,5 @@ COMMANDS = {
         fields=_train_fields,
     ),
     "recipes": Command("[NAME]", "list the named recipes, or print one as YAML", _recipes),
+    "demo": Command("[--runs FOLDER]", "train, sample and evaluate on bundled images, and write a report", _demo),
 }

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pydantic
 
+from repae.config.annotations import fields
+from repae.config.errors import UserError, reword, show, suggest
 from repae.config.files import atomic_file, atomic_folder, dump_yaml, read_yaml, write_atomic
 from repae.config.locks import Busy, locked
-from repae.config.words import UserError, fields, reword, show, suggest
 
 __all__ = [
     "Busy",

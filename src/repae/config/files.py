@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import yaml
 
-from repae.config.words import UserError, show
+from repae.config.errors import UserError, show
 
 TEMPORARY = ".tmp-"
 """How the names of what is unfinished begin. Nothing whose name begins with a dot is ever read."""

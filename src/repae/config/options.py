@@ -5,20 +5,17 @@ from __future__ import annotations
 import inspect
 import re
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any
 
 import pydantic
 import yaml
-from pydantic.fields import FieldInfo
 
 from repae.config import Config, UserError
+from repae.config.annotations import below, describe, kinds, literals, members
 from repae.config.registry import annotation_of
 
-_BOUNDS = {"ge": ">= {}", "gt": "> {}", "le": "<= {}", "lt": "< {}", "multiple_of": "a multiple of {}"}
-_WORDS = {bool: "true or false", int: "whole number", float: "number", str: "text"}
 _COLUMN = 50
 
 
@@ -41,16 +38,13 @@ def read_options(model_cls: type[Config], texts: Mapping[str, str | None]) -> di
         name = option.replace("-", "_")
         if name in changes:
             raise UserError(f"--{option} is given twice; give it once")
-        types = list(_types(model_cls, name.split(".")))
-        if text is None and types and not any(_is_yes_or_no(expected) for expected in types):
-            raise UserError(f"--{option} needs a value: --{option} VALUE; allowed: {_allowed(types[0])}")
+        types: list[Any] = [model_cls]
+        for key in name.split("."):
+            types = [inner for expected in types for inner in below(expected, key)]
+        if text is None and types and not any(bool in members(expected) for expected in types):
+            raise UserError(f"--{option} needs a value: --{option} VALUE; allowed: {describe(types[0])}")
         changes[name] = _read("true" if text is None else text, types)
     return changes
-
-
-def _is_yes_or_no(expected: Any) -> bool:
-    inner = get_args(expected) if get_origin(expected) in (Annotated, Union, UnionType) else ()
-    return expected is bool or any(_is_yes_or_no(member) for member in inner)
 
 
 def _read(text: str, types: Sequence[Any]) -> Any:
@@ -75,30 +69,13 @@ def _taken(types: Sequence[Any], value: Any) -> Iterator[Any]:
             yield pydantic.TypeAdapter(expected).validate_python(value)
 
 
-def _types(here: Any, path: Sequence[str]) -> Iterator[Any]:
-    """The types that a dotted name may have: several where members of a union share a field."""
-    if not path:
-        yield here
-    elif isinstance(here, type) and issubclass(here, pydantic.BaseModel):
-        if field := here.model_fields.get(path[0]):
-            yield from _types(annotation_of(field), path[1:])
-    elif get_origin(here) is Annotated:
-        yield from _types(get_args(here)[0], path)
-    elif get_origin(here) in (Union, UnionType):
-        for member in get_args(here):
-            yield from _types(member, path)
-    elif get_origin(here) in (tuple, list) and path[0].isdecimal():
-        inner = [member for member in get_args(here) if member is not Ellipsis]
-        yield from _types(inner[min(int(path[0]), len(inner) - 1)], path[1:])
-
-
 def list_options(config: Config, title: str = "the run", width: int = 120) -> str:
     """Every field of ``config`` as an option, with its value there, what is allowed and what it means.
 
     Fields that another ``kind`` would bring are not shown; the kinds are. ``title`` is what the whole is called.
     """
     lines: list[str] = []
-    for prefix, part, kinds in _parts(config, "", ()):
+    for prefix, part, choices in _parts(config, "", ()):
         about = _doc(type(part)).split("\n\n")[0].replace("\n", " ")
         lines += ["", *textwrap.wrap(f"{prefix[:-1] or title}: {about}", width)]
         notes = _notes(type(part))
@@ -106,68 +83,28 @@ def list_options(config: Config, title: str = "the run", width: int = 120) -> st
             value = getattr(part, name)
             if isinstance(value, Config) or (value and _is_list_of_configs(value)):
                 continue
-            allowed = " | ".join(kinds) if name == "kind" and kinds else _allowed(annotation_of(field))
+            expected = annotation_of(field)
+            typed = choices if name == "kind" and choices else literals(expected)  # what to type, hence no quotes
+            allowed = " | ".join(map(str, typed)) or describe(expected)
             option = f"  --{prefix}{name.replace('_', '-')} {_value(value)}"
             meaning = "; ".join(text for text in (allowed, notes.get(name) or field.description) if text)
             lines += _columns(option, meaning, width)
     return "\n".join(lines[1:])
 
 
-def _parts(config: Config, prefix: str, kinds: tuple[str, ...]) -> Iterator[tuple[str, Config, tuple[str, ...]]]:
+def _parts(config: Config, prefix: str, choices: Sequence[str]) -> Iterator[tuple[str, Config, Sequence[str]]]:
     """The configuration and all inside it, each with its dotted prefix and the kinds that could stand in its place."""
-    yield prefix, config, kinds
+    yield prefix, config, choices
     for name, field in type(config).model_fields.items():
         value = getattr(config, name)
         for key, part in enumerate(value) if isinstance(value, tuple) else [("", value)]:
             if isinstance(part, Config):
                 own = f"{prefix}{name}." if key == "" else f"{prefix}{name}.{key}."
-                yield from _parts(part, own, tuple(_kinds(annotation_of(field))))
-
-
-def _kinds(annotation: Any) -> Iterator[str]:
-    if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
-        if kind := annotation.model_fields.get("kind"):
-            yield from get_args(kind.annotation)
-    else:
-        for member in get_args(annotation):
-            yield from _kinds(member)
+                yield from _parts(part, own, kinds(annotation_of(field)))
 
 
 def _is_list_of_configs(value: Any) -> bool:
     return isinstance(value, tuple) and all(isinstance(item, Config) for item in value)
-
-
-def _allowed(expected: Any, constraints: Iterable[Any] = ()) -> str:
-    origin, arguments = get_origin(expected), get_args(expected)
-    if origin is Annotated:
-        return _allowed(arguments[0], (*arguments[1:], *constraints))
-    if origin in (Union, UnionType):
-        inner = [_allowed(member, constraints) for member in arguments if member is not NoneType]
-        return " or ".join(dict.fromkeys([*inner, *(["none"] if NoneType in arguments else [])]))
-    if origin is Literal:
-        return " | ".join(str(choice) for choice in arguments)
-    if origin is dict:
-        return "mapping"
-    if origin in (tuple, list):
-        return f"list of: {_allowed(arguments[0])}"
-    kinds = list(_kinds(expected))
-    if kinds:
-        text = f"{{kind: {' | '.join(kinds)}, ...}}"
-    elif isinstance(expected, type) and issubclass(expected, Config):
-        text = f"{{{', '.join(expected.model_fields)}}}"
-    else:
-        text = _WORDS.get(expected, str(expected))
-    bounds = " and ".join(_bounds(constraints))
-    return f"{text} {bounds}".strip()
-
-
-def _bounds(constraints: Iterable[Any]) -> Iterator[str]:
-    for constraint in constraints:
-        if isinstance(constraint, FieldInfo):
-            yield from _bounds(constraint.metadata)
-        for attribute, words in _BOUNDS.items():
-            if (bound := getattr(constraint, attribute, None)) is not None:
-                yield words.format(bound)
 
 
 def _doc(model_cls: type[Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import textwrap
 from collections.abc import Mapping
@@ -76,7 +77,9 @@ def recipe(name: str | Path | Recipe, /, **changes: Any) -> Recipe:
     return named.replace(**changes)
 
 
-def compose(name: str, options: Mapping[str, str | None], losses: str | None = None) -> Recipe:
+def compose(
+    name: str, options: Mapping[str, str | None], losses: str | None = None, init_from: str | None = None
+) -> Recipe:
     """A recipe as the command line asks for it: by name or file, then the guide's loss file, then single fields.
 
     Warns of values that leave the guide's tuning ranges.
@@ -86,6 +89,7 @@ def compose(name: str, options: Mapping[str, str | None], losses: str | None = N
         options: dotted field names and their texts; see `read_options`. `data` may also be a path or URL, of which
             `repae.data.sources.detect` finds out what it is.
         losses: path of a loss file in the guide's form.
+        init_from: a run, an import or an export whose players the run starts with.
 
     Raises:
         UserError: for anything unknown or not allowed.
@@ -94,6 +98,10 @@ def compose(name: str, options: Mapping[str, str | None], losses: str | None = N
     fields, place = dict(options), options.get("data")
     if place is not None and not _is_mapping(place):
         del fields["data"]
+    if init_from is not None:
+        if any(option.partition(".")[0] == "start" for option in fields):
+            raise UserError("--init-from and --start say the same thing twice; give one of them")
+        fields["start"] = json.dumps({"kind": "run", "path": init_from})
     changes = (losses_from(losses) if losses else {}) | read_options(Recipe, fields)
     if "data" not in fields and place is not None:
         changes = _with_data(place, changes, named.data)

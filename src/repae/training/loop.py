@@ -17,7 +17,7 @@ from repae.runtime.distributed import World, any_process, barrier, from_main, wo
 from repae.runtime.parallel import synchronise
 from repae.runtime.precision import Precision
 from repae.runtime.seeds import Share
-from repae.runtime.watchdog import Interrupt
+from repae.runtime.signals import Interrupt
 from repae.track import Tracker
 from repae.training.meter import Meter
 from repae.training.state import Step

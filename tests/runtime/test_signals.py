@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from repae.runtime.distributed import World
-from repae.runtime.watchdog import Interrupt
+from repae.runtime.signals import Interrupt
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -35,8 +35,8 @@ def test_the_second_ctrl_c_aborts():
 def test_a_launchers_echo_of_ctrl_c_is_not_a_second_one(monkeypatch):
     """The terminal tells every process of the group, and torchrun tells its workers once more."""
     now = [100.0]
-    monkeypatch.setattr("repae.runtime.watchdog.world", lambda: World(0, 2, 0))
-    monkeypatch.setattr("repae.runtime.watchdog.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("repae.runtime.signals.world", lambda: World(0, 2, 0))
+    monkeypatch.setattr("repae.runtime.signals.time.monotonic", lambda: now[0])
     with pytest.raises(KeyboardInterrupt), Interrupt() as interrupt:
         for later in (0.0, 0.1, 0.9):
             now[0] = 100.0 + later

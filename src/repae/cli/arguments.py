@@ -1,4 +1,4 @@
-"""The words of a command line, sorted, and what a command is."""
+"""The arguments of a command, and what a command is."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ WRONG, INTERRUPTED = 2, 130
 
 
 @dataclass
-class Words:
-    """The words after a command: first those that stand alone, then options, ``--name value`` or ``--name=value``."""
+class Arguments:
+    """What stands after a command: words that stand alone, and options, ``--name value`` or ``--name=value``."""
 
-    alone: list[str] = field(default_factory=list)
+    positional: list[str] = field(default_factory=list)
     options: dict[str, str | None] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, words: Sequence[str], switches: Sequence[str]) -> Words:
+    def read(cls, words: Sequence[str], switches: Sequence[str]) -> Arguments:
         """Sorts the words; a switch takes no value, and an option before another one has none."""
         read, waiting = cls(), list(words)
         while waiting:
             word = waiting.pop(0)
             if not _is_option(word):
-                read.alone.append(word)
+                read.positional.append(word)
                 continue
             name, equals, text = word.lstrip("-").partition("=")
             takes = not equals and name not in switches and waiting and not _is_option(waiting[0])
@@ -37,15 +37,15 @@ class Words:
 
     def only(self, what: str) -> str:
         """The one word that stands alone; ``what`` says what it should be."""
-        if not self.alone:
+        if not self.positional:
             raise UserError(f"{what} is missing")
         self.at_most(1)
-        return self.alone[0]
+        return self.positional[0]
 
     def at_most(self, count: int) -> None:
         """Refuses more than ``count`` words that stand alone."""
-        if len(self.alone) > count:
-            raise UserError(f"{self.alone[count]!r} is one word too many; options are given as --name value")
+        if len(self.positional) > count:
+            raise UserError(f"{self.positional[count]!r} is one word too many; options are given as --name value")
 
     def take(self, name: str) -> str | None:
         """The value of an option, which is then used up."""
@@ -54,6 +54,12 @@ class Words:
         text = self.options.pop(name)
         if text is None:
             raise UserError(f"--{name} needs a value: --{name} VALUE")
+        return text
+
+    def need(self, name: str, what: str) -> str:
+        """As `take`, of an option that must be given; ``what`` says what it should be."""
+        if (text := self.take(name)) is None:
+            raise UserError(f"--{name} is missing: {what}")
         return text
 
     def switch(self, name: str) -> bool:
@@ -75,10 +81,10 @@ class Command:
 
     usage: str
     about: str
-    run: Callable[[Words], int | None]
+    run: Callable[[Arguments], int | None]
     switches: tuple[str, ...] = ()
     more: str = ""
-    fields: Callable[[Words], str] | None = None
+    fields: Callable[[Arguments], str] | None = None
 
 
 def is_first() -> bool:
