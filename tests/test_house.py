@@ -215,3 +215,20 @@ def test_the_version_is_in_the_changelog() -> None:
 
     changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert re.findall(r"^## \[([\d.]+)\]", changes, flags=re.MULTILINE)[0] == repae.__version__
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    """A page that moved or a heading that was renamed takes the links to it along."""
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / ".github").rglob("*.md")]
+    for page in pages:
+        prose = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        for link in re.findall(r"\]\(([^)\s]+)\)", prose):
+            path, _, heading = link.partition("#")
+            target = page.parent / path if path else page
+            if link.startswith(("https://", "http://")):
+                continue
+            assert target.exists(), f"{_name(page)}: {link} leads nowhere"
+            if heading:
+                titles = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), flags=re.MULTILINE)
+                anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+                assert heading in anchors, f"{_name(page)}: {link} names no heading"
