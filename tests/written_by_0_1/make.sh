@@ -18,7 +18,7 @@ PY
 SMALL="--data.resolution 16 --sit.hidden-size 16 --sit.depth 3 --sit.num-heads 2 --sit.encoder-depth 1 --sit.projector-dim 16
  --vae.base-channels 8 --teachers.0.widths 8,8,8 --teachers.0.steps 2 --teachers.0.batch-size 6 --teachers.0.heads 2 --start.steps 2 --start.batch-size 6
  --loop.batch-size 6 --loop.log-every 1 --loop.checkpoint-every 3 --loop.keep-last 1 --discriminator.ndf 8 --discriminator.n-layers 1
- --losses.discriminator-weight 0.1 --losses.lecam-regularization-weight 0.01 --runtime.workers 0 --runtime.threads 1
+ --losses.discriminator-weight 0.1 --losses.lecam-regularization-weight 0.01 --runtime.precision fp32 --runtime.workers 0 --runtime.threads 1
  --optimisers.denoiser.schedule.kind constant --optimisers.vae.schedule.kind constant --optimisers.denoiser.lr 1e-3
  --preview.every 100 --preview.per-class 2 --evaluation.images 8 --track.tensorboard false --track.progress false"
 repae train folder --data images $SMALL --name joint --loop.steps 3
