@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from errors import refused
 
 from repae.config import UserError
 from repae.evaluation.bootstrap import interval, resamples
@@ -26,5 +27,5 @@ def test_draw_i_depends_on_seed_and_i_only():
 
 def test_one_resample_has_no_spread():
     """Refused in words."""
-    with pytest.raises(UserError, match="at least 2"):
+    with refused(UserError, "at least 2 resamples", 1):
         interval(lambda rows: 0.0, 0.0, 5, 1)

@@ -4,6 +4,7 @@ import logging
 
 import pytest
 import torch
+from errors import refused
 from evaluation.fakes import Random
 
 from repae.config import UserError
@@ -73,6 +74,6 @@ def test_features_that_are_no_numbers_are_refused(tmp_path):
         def __call__(self, images):
             return {"pool": torch.full((len(images), 6), float("nan"))}
 
-    with pytest.raises(UserError, match="random features of images 0 to 3 are not numbers"):
+    with refused(UserError, "random features", "images 0 to 3", "NaN", "4 of 4 rows"):
         FeatureCache(tmp_path, 4).features(_set(), Broken())
     assert list(tmp_path.iterdir()) == []

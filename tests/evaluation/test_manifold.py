@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from errors import refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
@@ -61,9 +62,9 @@ def test_memorised_images_are_found():
 
 def test_too_few_images_are_refused():
     """Three neighbours need four images, and k nearest images k images."""
-    with pytest.raises(UserError, match="more than 3"):
+    with refused(UserError, "more than 3 images", "3 given"):
         manifolds(_rows(3, 0), _rows(20, 1))
-    with pytest.raises(UserError, match="among 2"):
+    with refused(UserError, "3 nearest", "among 2", "at most all"):
         nearest_images(_rows(3, 0), _rows(2, 1), 3)
-    with pytest.raises(UserError, match="dimensions"):
+    with refused(UserError, 6, "5 dimensions"):
         nearest_images(_rows(3, 0), _rows(9, 1, d=5), 1)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from errors import refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
@@ -100,5 +101,5 @@ def test_copies_are_found(digits):
 
 def test_too_few_images_are_refused():
     """k neighbours need more than k images."""
-    with pytest.raises(UserError, match="more than 5"):
+    with refused(UserError, "more than 5 images", "5 given"):
         _figures(_rows(5, 0), _rows(20, 1))

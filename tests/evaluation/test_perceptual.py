@@ -4,6 +4,7 @@ import warnings
 
 import pytest
 import torch
+from errors import refused
 from torch import nn
 
 from repae.config import UserError
@@ -57,13 +58,13 @@ def test_lpips_equals_the_authors_package(backbone):
 def test_missing_and_wrong_backbones_are_said(tmp_path, monkeypatch):
     """The file that is wanted, by name, where it is looked for and how to give it."""
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    with pytest.raises(UserError, match=r"no weights file .*vgg16-397923af.pth.*Wanted: .*--lpips.weights"):
+    with refused(UserError, "checkpoints/vgg16-397923af.pth", "ImageNet weights vgg16-397923af.pth", "--lpips.weights"):
         LpipsConfig().open()
     torch.save({"features.0.weight": torch.zeros(3)}, tmp_path / "other.pth")
-    with pytest.raises(UserError, match=r"does not hold the weights of AlexNet.*Wanted: .*alexnet-owt"):
+    with refused(UserError, tmp_path / "other.pth", "AlexNet", "missing slice1.0.bias", "alexnet-owt-7be5be79.pth"):
         LpipsConfig(net="alex", weights=str(tmp_path / "other.pth")).open()
-    with pytest.raises(UserError, match=r"does not hold them.*Wanted: .*vgg16"):
+    with refused(UserError, tmp_path / "other.pth", "missing 0.bias", "vgg16-397923af.pth"):
         LpipsConfig(weights=str(tmp_path / "other.pth")).open()
     (tmp_path / "broken.pth").write_bytes(b"no weights")
-    with pytest.raises(UserError, match=r"broken.pth .*Wanted"):
+    with refused(UserError, tmp_path / "broken.pth", "could run anything", "alexnet-owt-7be5be79.pth"):
         LpipsConfig(net="alex", weights=str(tmp_path / "broken.pth")).open()

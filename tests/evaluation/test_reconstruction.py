@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from errors import refused
 from hypothesis import given
 from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
@@ -69,7 +70,7 @@ def test_a_lattice_of_half_the_period_is_found_too():
 
 def test_sizes_that_do_not_fit_are_refused():
     """A pattern that does not tile the image, and images below SSIM's window."""
-    with pytest.raises(UserError, match="does not tile"):
+    with refused(UserError, "4 x 4", "18 x 18 px", "tile"):
         fixed_pattern(_images(2, size=18), _images(2, size=18))
-    with pytest.raises(UserError, match="window is 7"):
+    with refused(UserError, "SSIM's window", "7 px", "4 x 4 px"):
         ssim(_images(2, size=4), _images(2, size=4))

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from errors import refused
 from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 
@@ -73,9 +74,9 @@ def test_the_kernel_distance_is_unbiased():
 
 def test_too_few_images_are_refused():
     """A subset larger than a set, sets of other dimensions, no image at all."""
-    with pytest.raises(UserError, match="subsets of 50"):
+    with refused(UserError, "subsets of 50", "at least 2", "set of 49"):
         kernel_distance(_rows(49, 3, 0), _rows(60, 3, 1), size=50)
-    with pytest.raises(UserError, match="3 and of 4 dimensions"):
+    with refused(UserError, 3, "4 dimensions"):
         kernel_distance(_rows(60, 3, 0), _rows(60, 4, 1), size=50)
-    with pytest.raises(UserError, match="at least 1"):
+    with refused(UserError, "Inception Score", "at least 1 image"):
         inception_score(torch.zeros(0, 5))

@@ -6,6 +6,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+from errors import refused
 
 from repae.config import UserError
 from repae.report import build
@@ -166,7 +167,7 @@ def test_vae_only_previews_are_called_what_they_are(run):
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path):
     """A mistyped name makes no empty report."""
-    with pytest.raises(UserError, match="no folder of a run"):
+    with refused(UserError, tmp_path / "none", "folder of a run", "`repae train`"):
         build(tmp_path / "none")
 
 

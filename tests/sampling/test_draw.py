@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from errors import refused
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -84,5 +85,5 @@ def test_autoguidance_needs_both_networks(tmp_path):
 def test_a_full_disk_is_said_in_words(tmp_path):
     """Not a traceback from a process beside."""
     (tmp_path / "shards").write_text("in the way")
-    with pytest.raises(UserError, match=r"could not be written.*again to go on"):
+    with refused(UserError, tmp_path, "File exists", "same command again"):
         draw(Source(), LABELS, [range(20)], NpzOutput(tmp_path, 20), sampler=Euler(), path=LinearPath(), precision=FP32)

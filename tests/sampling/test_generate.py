@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from errors import refused
 
 from repae.config import UserError
 from repae.flow import Euler, EulerMaruyama, Guidance, Heun, LinearPath
@@ -91,7 +92,7 @@ def test_guidance_without_a_null_class_is_refused():
     """A model without label dropout cannot be guided."""
     source = Elementwise()
     source.null_label = None
-    with pytest.raises(UserError, match="null class"):
+    with refused(UserError, "guidance.scale", 2.0, "guidance.scale 1", "class_dropout_prob above 0"):
         _images(source, guidance=Guidance(scale=2.0))
 
 
@@ -121,8 +122,11 @@ def test_bf16_network_is_computed_under_autocast():
     assert int((images[0].int() - images[1].int()).abs().max()) <= 2
 
 
-@pytest.mark.parametrize(("labels", "batch_size"), [(LABELS[:0], 4), (LABELS, 0)])
-def test_nothing_to_do_is_refused(labels, batch_size):
+@pytest.mark.parametrize(
+    ("labels", "batch_size", "facts"),
+    [(LABELS[:0], 4, ["0 labels", "batches of 4"]), (LABELS, 0, ["20 labels", "batches of 0"])],
+)
+def test_nothing_to_do_is_refused(labels, batch_size, facts):
     """An empty request is a mistake that is named."""
-    with pytest.raises(UserError, match="at least 1"):
+    with refused(UserError, *facts, "at least 1"):
         _images(labels=labels, batch_size=batch_size)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import pytest
 import torch
+from errors import refused
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,5 +57,5 @@ def test_no_images_are_refused():
         lambda: random_labels(0, 10, 0),
         lambda: labels_like(torch.tensor([0]), 0),
     ):
-        with pytest.raises(UserError, match="at least 1"):
+        with refused(UserError, "0 images", "at least 1"):
             call()

@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 import torch
+from errors import refused
 from PIL import Image
 
 from repae.config import UserError
@@ -66,7 +67,7 @@ def test_png_files_hold_the_picture(tmp_path, channels):
 @pytest.mark.parametrize("images", [_images(0), _images(2, 4)])
 def test_what_makes_no_picture_is_refused(images):
     """No images, or channels that no picture has."""
-    with pytest.raises(UserError, match="1 or 3 channels"):
+    with refused(UserError, "2 columns", tuple(images.shape), "1 or 3 channels"):
         grid(images, 2)
 
 

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from errors import refused
 from rich.console import Console
 
 from repae.config import UserError
@@ -57,7 +58,7 @@ def test_tensorboard_shows_each_step_once_after_a_resume(tmp_path):
 def test_wandb_missing_names_the_extra(tmp_path, monkeypatch):
     """A user who asks for wandb without having it learns what to type."""
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(UserError, match=r"pip install 'repae\[wandb\]'"):
+    with refused(UserError, "wandb", "pip install 'repae[wandb]'"):
         WandbTracker(tmp_path)
 
 
