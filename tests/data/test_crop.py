@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from errors import refused
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -65,7 +66,7 @@ def test_one_pixel_fills_the_square() -> None:
 
 def test_an_elongated_picture_is_refused_before_memory_is() -> None:
     """Protects memory: 1 x 60,000 pixels enlarged to a short side of 256 would take 11 GB."""
-    with pytest.raises(ValueError, match=r"1 x 60000 pixels.*3,932,160,000"):
+    with refused(ValueError, "1 x 60000 pixels", 256, "3,932,160,000", "178,956,970"):
         centre_crop(Image.new("RGB", (1, 60_000)), 256)
     assert centre_crop(Image.new("RGB", (1, 3_000)), 16).shape == (16, 16, 3)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import simplejpeg
 import torch
+from errors import refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
@@ -109,7 +110,5 @@ def test_a_bomb_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch)
     Image.new("RGB", (101, 100)).save(stream, "PNG")
     for data in (jpeg(101, 100), stream.getvalue()):
         for upright in (False, True):
-            with pytest.raises(
-                BrokenImageError, match=r"101 x 100 = 10,100 pixels, more than 10,000.*--data\.most-pixels"
-            ):
+            with refused(BrokenImageError, "101 x 100", "10,100 pixels", "10,000", "--data.most-pixels"):
                 decode(data, 16, upright=upright, most_pixels=10_000)

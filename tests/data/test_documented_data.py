@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from errors import assert_tells
 from image_sources import encoded, picture, table, write_folder, write_hdf5, write_shards, write_tar, write_zip
 
 from repae.cli import COMMANDS, Arguments, main
@@ -88,15 +89,16 @@ def test_wrong_data_is_one_line(
 ) -> None:
     """Protects the command line: exit status 2 and what to do, also where the data fit but the recipe does not."""
     monkeypatch.chdir(place)
-    for words, said in (
-        (["--data", "flat"], "--data.labels none"),
-        (["--data", "nowhere"], "there is nothing at 'nowhere'"),
-        (["--data"], "--data needs a value"),
-        (["--data", "photos", "--data.split", "train"], "split (given as 'train') is not a field"),
+    for words, facts in (
+        (["--data", "flat"], ["flat", "--data.labels none"]),
+        (["--data", "nowhere"], ["'nowhere'", "correct the path"]),
+        (["--data"], ["--data needs a value"]),
+        (["--data", "photos", "--data.split", "train"], ["split", "'train'", "not a field"]),
     ):
         assert main(["train", "folder", *words, "--dry-run"]) == 2
         error = capsys.readouterr().err
-        assert said in error and error.count("\n") == 1
+        assert_tells(error, *facts)
+        assert error.count("\n") == 1
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from errors import refused
 from image_sources import png_header
 from PIL import Image
 
@@ -152,7 +153,7 @@ def broken_files() -> dict[str, tuple[bytes, str]]:
         "truncated.webp": (webp[: len(webp) // 2], ""),
         "header-only.jpg": (jpeg[:30], ""),
         "damaged.png": (bytes(damaged), ""),
-        "bomb.png": (png_header(20_000, 20_000), "400000000 pixels.*decompression bomb"),
+        "bomb.png": (png_header(20_000, 20_000), "400000000 pixels"),
         "elongated.png": (elongated.getvalue(), "1 x 3000000 pixels"),
     }
 
@@ -179,7 +180,9 @@ def test_a_broken_file_is_skipped_or_stops_the_run(name: str, folder: Folder, ca
     (message,) = [record.getMessage() for record in caplog.records]
     assert name in message
     assert "(1 of 3 left out so far)" in message
-    with pytest.raises(UserError, match=rf"{name}' cannot be read: .*{reason}.*; repair or remove it.*skip") as error:
+    with refused(
+        UserError, f"a/{name}", reason or "cannot be read", "repair or remove it", "--data.on-error skip"
+    ) as error:
         opened(root, on_error="raise").item(index)
     assert "\n" not in str(error.value)
 
@@ -211,7 +214,7 @@ def test_only_broken_files_end_the_run_in_words(folder: Folder, monkeypatch: pyt
         (root / "a" / f"{i}.png").write_bytes(b"")
     assert opened(root).batch(torch.tensor([0])).indices.tolist() == [3]
     monkeypatch.setattr("repae.data.images.MOST_SKIPPED", 3)
-    with pytest.raises(UserError, match=r"none of 3 images in a row .*a/0\.png' on \(the file is empty\); check"):
+    with refused(UserError, "none of 3", "a/0.png", "the file is empty", root):
         opened(root).batch(torch.tensor([0]))
 
 
@@ -223,7 +226,7 @@ def test_trouble_of_the_machine_is_not_a_broken_image(folder: Folder, monkeypatc
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr("pathlib.Path.read_bytes", fail)
-    with pytest.raises(UserError, match=r"0\.png' failed: Input/output error; this is the machine"):
+    with refused(UserError, "a/0.png", "Input/output error", "not the image"):
         data.item(0)
     assert data.broken == {}
 
@@ -280,12 +283,20 @@ def test_an_index_outside_is_refused(folder: Folder) -> None:
     """Protects against Python's reading of negative indices."""
     data = opened(folder({"a/0.png": (16, 16)}))
     for index in (-1, 1):
-        with pytest.raises(IndexError, match=r"outside 0\.\.0"):
+        with refused(IndexError, f"{index}..{index}", "0..0"):
             data.item(index)
 
 
-@pytest.mark.parametrize("field, value", [("resolution", 0), ("on_error", "ignore"), ("path", ""), ("flips", True)])
-def test_wrong_fields_are_refused_by_name(field: str, value: object) -> None:
-    """Protects the user: the field is named."""
-    with pytest.raises(UserError, match=field):
+@pytest.mark.parametrize(
+    "field, value, facts",
+    [
+        ("resolution", 0, [0, "at least 4", "at most 8192"]),
+        ("on_error", "ignore", ["'ignore'", "'skip', 'raise'"]),
+        ("path", "", ["''", "length at least 1"]),
+        ("flips", True, [True, "did you mean 'flip'"]),
+    ],
+)
+def test_wrong_fields_are_refused_by_name(field: str, value: object, facts: list[object]) -> None:
+    """Protects the user: the field, the value and what is allowed are named."""
+    with refused(UserError, field, *facts):
         FolderConfig(**{"path": "x", field: value})

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from encoders import IMAGES, RESOLUTION, data, encoder, pictures
+from errors import refused
 
 from repae.config import UserError
 from repae.data import Dataset, Loader
@@ -89,19 +90,33 @@ def test_workers_read_the_same(made: Path) -> None:
 def test_latents_of_other_images_are_refused(home: Path) -> None:
     """Another resolution, another number, other files, mirrored ones that were not cached: each named, each mended."""
     images = home / "images"
-    with pytest.raises(UserError, match=f"their resolution was {RESOLUTION}, here it is 32"):
+    with refused(
+        UserError,
+        home / "cache",
+        f"resolution was {RESOLUTION}",
+        32,
+        "`repae cache VAE --data DATA --out FOLDER`",
+        "--latents none",
+    ):
         cached(home, data(images, resolution=32).open())
     first = sorted(images.rglob("*.png"))[0]
     first.rename(first.with_name("img00000099.png"))
-    with pytest.raises(UserError, match="holds the latents of other images: their fingerprint was"):
+    with refused(
+        UserError,
+        home / "cache",
+        "other images",
+        "fingerprint",
+        "`repae cache VAE --data DATA --out FOLDER`",
+        "--latents none",
+    ):
         cached(home, data(images).open())
     first.with_name("img00000099.png").unlink()
-    with pytest.raises(UserError, match="their number of images was 11, here it is 10; give the latents of these"):
+    with refused(UserError, home / "cache", "number of images", 11, 10, "--latents none"):
         cached(home, data(images).open())
     dataset = data(pictures(home / "other")).open()
     cache_latents(home / "plain", dataset, encoder(), CacheSettings())
     assert LatentsConfig(path=str(home / "plain")).open(dataset).dtype == "float16"
-    with pytest.raises(UserError, match=r"no latents of mirrored images .* --flipped"):
+    with refused(UserError, home / "plain", "mirrored images", "--flipped", "--data.flip false"):
         LatentsConfig(path=str(home / "plain")).open(data(home / "other", flip=True).open())
 
 
@@ -110,13 +125,13 @@ def test_damaged_folders_are_refused_before_anything_is_trained(what: str, home:
     """A shard that is too short or gone, a manifest that was edited, a folder that is not finished, or none at all."""
     folder, dataset = home / "cache", data(home / "images").open()
     shard = folder / "shards" / "000001.std.npy"
-    words = {
-        "truncated": "000001.std.npy is damaged: it has",
-        "missing": "000001.std.npy is damaged: No such file",
-        "altered": "has been altered: its seal does not fit",
-        "unfinished": "is not finished: it has a plan.json but no manifest.json; run the `repae cache` command",
-        "images": "holds images, made by `repae prepare`, not latents",
-        "nothing": "there is nothing at",
+    facts = {
+        "truncated": ["shards/000001.std.npy", "639 bytes", 640, "delete shards/000001.json"],
+        "missing": ["shards/000001.std.npy", "No such file", "delete shards/000001.json"],
+        "altered": ["manifest.json", "altered", "run `repae cache` again"],
+        "unfinished": ["not finished", "no manifest.json", "run the `repae cache` command"],
+        "images": ["holds images", "`repae prepare`", "made by `repae cache`"],
+        "nothing": ["`repae cache VAE --data DATA --out FOLDER`", "--latents none"],
     }[what]
     manifest = folder / "manifest.json"
     if what == "truncated":
@@ -133,7 +148,7 @@ def test_damaged_folders_are_refused_before_anything_is_trained(what: str, home:
         manifest.write_text(json.dumps(body))
     else:
         shutil.rmtree(folder)
-    with pytest.raises(UserError, match=words) as caught:
+    with refused(UserError, folder, *facts) as caught:
         cached(home, dataset)
     assert "\n" not in str(caught.value)
 
@@ -191,13 +206,13 @@ def test_reference_latents_that_do_not_belong_to_the_images_are_refused(home: Pa
     """An image without latent (where the reference would pair all others wrongly), other labels, mirrored data."""
     dataset = data(home / "images").open()
     path = reference(home, dataset, skip=4)
-    with pytest.raises(UserError, match=f"no latent of image '{dataset.name(4)}'"):
+    with refused(UserError, path, f"'{dataset.name(4)}'", "images.h5"):
         LatentsConfig(path=str(path)).open(dataset)
     reference(home, dataset)
-    with pytest.raises(UserError, match="holds no latents of mirrored images"):
+    with refused(UserError, path, "mirrored images", "--flipped", "--data.flip false"):
         LatentsConfig(path=str(path)).open(data(home / "images", flip=True).open())
     dataset.labels = dataset.labels.flip(0)
-    with pytest.raises(UserError, match=r"says class 0 of .* the data say 2"):
+    with refused(UserError, path, "class 0", "the data say 2", "other images"):
         LatentsConfig(path=str(path)).open(dataset)
     assert LatentsConfig(path=str(reference(home, dataset, labels=False))).open(dataset)
 
@@ -210,16 +225,16 @@ def test_files_that_are_no_latents_are_refused(what: str, home: Path) -> None:
     name = dataset.name(0).replace("img", "img-mean-std-").replace(".png", ".npy")
     if what == "no list":
         path.with_name("tiny-vae_h5.json").unlink()
-        words = "tiny-vae_h5.json cannot be read"
+        facts = ["tiny-vae_h5.json", "No such file", "copy it too"]
     elif what == "no HDF5":
         path.write_bytes(b"nothing")
-        words = "cannot be read as HDF5"
+        facts = ["HDF5", "copy the file again"]
     else:
         with h5py.File(path, "r+") as file:
             del file[name]
             if what == "images":
                 file.create_dataset(name, data=np.zeros((5, 4, 4), np.uint8))
-        words = "allowed: numbers" if what == "images" else "cannot be read"
-    with pytest.raises(UserError, match=words) as caught:
+        facts = [name, *(["uint8", "(5, 4, 4)", "[2k, h, w]"] if what == "images" else ["read", "damaged"])]
+    with refused(UserError, "tiny-vae", *facts) as caught:
         LatentsConfig(path=str(path)).open(dataset)
     assert "\n" not in str(caught.value)

@@ -13,6 +13,7 @@ import encoders
 import pytest
 import torch
 from encoders import CLASSES, IMAGES, autoencoder, data, encoder, pictures
+from errors import refused
 from processes import child_environment, run_processes
 
 from repae.config import UserError
@@ -76,7 +77,7 @@ def test_what_a_type_cannot_hold_is_refused(images: Path, tmp_path: Path) -> Non
     huge = encoder(teachers=False)
     with torch.no_grad():
         huge.vae.encoder[-1].bias[:2] = 1e6  # type: ignore[union-attr,index,operator]
-    with pytest.raises(UserError, match="the mean of some image is not finite or beyond the range of fp16"):
+    with refused(UserError, "the mean", "fp16", "--dtype bf16 or fp32"):
         cache_latents(tmp_path / "out", data(images).open(), huge, CacheSettings(dtype="fp16"))
     assert list((tmp_path / "out" / "shards").iterdir()) == []
 
@@ -124,14 +125,14 @@ def test_other_settings_weights_or_images_do_not_go_into_a_begun_folder(images: 
     """What is half of this and half of that would be worth nothing."""
     dataset, out = data(images).open(), tmp_path / "out"
     cache_latents(out, dataset, encoder(), SETTINGS)
-    with pytest.raises(UserError, match="dtype was 'fp32', is now 'bf16'"):
+    with refused(UserError, out, "dtype was 'fp32'", "'bf16'", "another --out"):
         cache_latents(out, dataset, encoder(), SETTINGS.replace(dtype="bf16"))
-    with pytest.raises(UserError, match="vae was "):
+    with refused(UserError, out, "vae was", "another --out"):
         cache_latents(out, dataset, encoder(seed=1), SETTINGS)
     sorted(images.rglob("*.png"))[0].rename(images / "00000" / "img00000099.png")
-    with pytest.raises(UserError, match="data was "):
+    with refused(UserError, out, "data was", "another --out"):
         cache_latents(out, data(images).open(), encoder(), SETTINGS)
-    with pytest.raises(UserError, match="is not empty and was not begun by this command"):
+    with refused(UserError, images, "not empty", "--out"):
         cache_latents(images, dataset, encoder(), SETTINGS)
 
 
@@ -148,7 +149,7 @@ def test_a_full_disk_leaves_what_was_complete(images: Path, tmp_path: Path, monk
         original(self, item)
 
     monkeypatch.setattr(shard_writer._FieldFile, "append", full)
-    with pytest.raises(UserError, match="No space left on device; the shards that are complete stay; make room"):
+    with refused(UserError, out, "No space left", "make room", "same command again"):
         cache_latents(out, dataset, encoder(), SETTINGS)
     monkeypatch.undo()
     assert len(list((out / "shards").glob("*.json"))) == 2

@@ -12,6 +12,7 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+from errors import refused
 from image_sources import write_tar, write_zip
 
 from repae.config import UserError
@@ -84,7 +85,7 @@ def test_a_packed_folder_of_classes(write: object, tmp_path: Path) -> None:
     assert source.class_names == ("cat", "dog") and len(source) == 3
     assert "lie in 'pets/', so the classes are the folders in that" in source.notes[0]
     assert ArchiveConfig(path=str(tmp_path / "pets"), inside="pets/cat").source().class_names == ("deep",)
-    with pytest.raises(UserError, match=r"no folder 'cats' in .*--data\.inside"):
+    with refused(UserError, "'cats'", tmp_path / "pets", "--data.inside"):
         ArchiveConfig(path=str(tmp_path / "pets"), inside="cats").source()
 
 
@@ -92,19 +93,19 @@ def test_splits_inside_an_archive(tmp_path: Path) -> None:
     """Protects against splits as classes, and shows the way to one of them."""
     packed = {f"{split}/{own}/1.png": split.encode() for split in ("train", "val") for own in ("cat", "dog")}
     path = str(write_zip(tmp_path / "a.zip", packed))
-    with pytest.raises(UserError, match=r"'train', 'val', which look like splits.*--data\.inside train"):
+    with refused(UserError, "'train', 'val'", "splits", "--data.inside train"):
         ArchiveConfig(path=path).source()
     source = ArchiveConfig(path=path, inside="val").source()
     assert source.class_names == ("cat", "dog") and source.read(0) == b"val"
     packed = {f"imagenet/{name}": content for name, content in packed.items()}
-    with pytest.raises(UserError, match=r"--data\.inside imagenet/train"):
+    with refused(UserError, "'train', 'val'", "splits", "--data.inside imagenet/train"):
         ArchiveConfig(path=str(write_zip(tmp_path / "b.zip", packed))).source()
 
 
 def test_without_classes(tmp_path: Path) -> None:
     """Protects unconditional training from an archive of images alone."""
     path = str(write_tar(tmp_path / "a.tar", {"2.png": b"2", "1.png": b"1"}))
-    with pytest.raises(UserError, match=r"holds 2 images but no class subfolder.*--data\.labels none"):
+    with refused(UserError, "2 images", "no class subfolder", "dataset.json", "--data.labels none"):
         ArchiveConfig(path=path).source()
     assert contents(ArchiveConfig(path=path, labels="none").source()) == {
         "1.png": (b"1", "all"),
@@ -118,7 +119,7 @@ def test_a_compressed_tar_is_refused_with_the_remedy(mode: str, remedy: str, tmp
     path = tmp_path / "a.tar"
     with tarfile.open(path, mode) as archive:
         archive.addfile(tarfile.TarInfo("cat/1.png"), io.BytesIO())
-    with pytest.raises(UserError, match=rf"is compressed as a whole .*: {remedy} -k") as error:
+    with refused(UserError, path, "compressed as a whole", f"{remedy} -k") as error:
         ArchiveConfig(path=str(path)).source()
     assert "\n" not in str(error.value)
 
@@ -127,14 +128,20 @@ def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
     """Protects against half a set: a tar that ends early or has a hole, a zip without its end, and what is neither."""
     files = {f"cat/{i}.png": bytes([i]) * 2000 for i in range(20)}
     whole = write_tar(tmp_path / "a.tar", files).read_bytes()
-    for damaged in (whole[:9_000], whole[: 512 * 7], whole[:5120] + b"x" * 512 + whole[5632:], b"x" * 2000, b""):
+    for damaged, after in (
+        (whole[:9_000], "4 files"),
+        (whole[: 512 * 7], "2 files"),
+        (whole[:5120] + b"x" * 512 + whole[5632:], "2 files"),
+        (b"x" * 2000, "0 files"),
+        (b"", "0 files"),
+    ):
         (tmp_path / "b.tar").write_bytes(damaged)
-        with pytest.raises(UserError, match=r"b\.tar' is no tar archive, damaged or cut off, after \d+ files"):
+        with refused(UserError, tmp_path / "b.tar", "damaged", after, "again"):
             ArchiveConfig(path=str(tmp_path / "b.tar")).source()
     (tmp_path / "b.zip").write_bytes(write_zip(tmp_path / "a.zip", files).read_bytes()[:-500])
-    with pytest.raises(UserError, match=r"b\.zip' is no zip archive, or cut off"):
+    with refused(UserError, tmp_path / "b.zip", "no zip archive", "again"):
         ArchiveConfig(path=str(tmp_path / "b.zip")).source()
-    with pytest.raises(UserError, match=r"no\.zip' cannot be opened: No such file"):
+    with refused(UserError, tmp_path / "no.zip", "No such file", "correct the path"):
         ArchiveConfig(path=str(tmp_path / "no.zip")).source()
 
 
@@ -149,8 +156,8 @@ def test_damage_inside_a_zip_is_one_broken_image(method: int, tmp_path: Path) ->
     path.write_bytes(data)
     source = ArchiveConfig(path=str(path)).source()
     assert source.read(0) == bytes(range(256)) * 4
-    for index in (1, 2):
-        with pytest.raises(BrokenImageError, match="the archive is damaged"):
+    for index, where in ((1, "checksum"), (2, "where it should begin")):
+        with refused(BrokenImageError, "archive is damaged", where):
             source.read(index)
 
 
@@ -159,11 +166,11 @@ def test_a_bomb_in_a_zip_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.Mon
     path = write_zip(tmp_path / "a.zip", {"cat/1.png": bytes(100_000), "cat/2.png": b"x" * 50}, zipfile.ZIP_DEFLATED)
     source = ArchiveConfig(path=str(path)).source()
     source.storage.unpacked[0] = 1000
-    with pytest.raises(BrokenImageError, match="checksum differs"):
+    with refused(BrokenImageError, "checksum differs"):
         source.read(0)
     source.storage.unpacked[0] = 100_000
     monkeypatch.setattr("repae.data.sources.zipped.MOST_BYTES", 99_999)
-    with pytest.raises(BrokenImageError, match=r"would unpack to 100,000 bytes; at most 99,999"):
+    with refused(BrokenImageError, "100,000 bytes", "99,999"):
         source.read(0)
     assert source.read(1) == b"x" * 50
 
@@ -173,12 +180,12 @@ def test_what_a_zip_may_not_be(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "a.zip", FILES)
     plain = path.read_bytes()
     at = plain.index(b"PK\x01\x02")
-    for offset, value, words in (
-        (8, b"\x01\x00", "is encrypted"),
-        (10, b"\x0e\x00", "by zip's method 14; allowed: stored"),
+    for offset, value, facts in (
+        (8, b"\x01\x00", ["encrypted", "without password"]),
+        (10, b"\x0e\x00", ["method 14", "stored, deflate, bzip2"]),
     ):
         path.write_bytes(plain[: at + offset] + value + plain[at + offset + 2 :])
-        with pytest.raises(UserError, match=words):
+        with refused(UserError, path, "cat/1.png", *facts):
             ArchiveConfig(path=str(path)).source()
 
 
@@ -189,7 +196,7 @@ def test_an_archive_that_goes_away_is_no_broken_image(write: object, tmp_path: P
     config = ArchiveConfig(path=str(path))
     data, source = pickle.loads(pickle.dumps((config.open(), config.source())))
     path.rename(tmp_path / "b")
-    with pytest.raises(UserError, match=r"cat/1\.png' failed: .*No such file.*this is the machine, not the image"):
+    with refused(UserError, "cat/1.png", tmp_path / "a", "No such file", "not the image"):
         data.encoded(0)
     path.write_bytes((tmp_path / "b").read_bytes()[:40])
     with pytest.raises(BrokenImageError):
@@ -216,11 +223,11 @@ def test_an_archive_in_object_storage(write: object, tmp_path: Path, monkeypatch
     monkeypatch.setattr("repae.data.remote.time.sleep", waited.append)
     assert source.read(0) == b"one" * 50 and waited == [0.25, 1.0]
     failures = iter([ConnectionError("gone")] * 4)
-    with pytest.raises(OSError, match="memory://bucket/set' cannot be reached in 4 tries: gone"):
+    with refused(OSError, "memory://bucket/set", "4 tries", "gone"):
         source.read(0)
-    with pytest.raises(UserError, match=r"'memory://bucket/none' is not there; correct the URL"):
+    with refused(UserError, "memory://bucket/none", "not there", "correct the URL"):
         ArchiveConfig(path="memory://bucket/none").source()
-    with pytest.raises(UserError, match=r"cannot be reached.*check the URL"):
+    with refused(UserError, "nothing://bucket/none", "Protocol not known", "check the URL"):
         ArchiveConfig(path="nothing://bucket/none").source()
 
 

@@ -10,6 +10,7 @@ import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
+from errors import refused
 from image_sources import write_folder
 
 from repae.config import UserError
@@ -50,7 +51,7 @@ def test_parquet_files(tmp_path: Path) -> None:
     validation = opened(folder, tmp_path, split="validation")
     assert contents(validation) == [(b"four4", "cat")] and "1 of the 2 classes" in validation.notes[0]
     assert contents(opened(folder / "train-00001-of-00002.parquet", tmp_path)) == [(b"three", "dog"), (b"four4", "cat")]
-    with pytest.raises(UserError, match=r"cannot be opened: .*test.*--data\.split"):
+    with refused(UserError, folder, '"test"', "'train', 'validation'", "--data.split"):
         opened(folder, tmp_path, split="test")
 
 
@@ -74,7 +75,7 @@ def test_save_to_disk_with_and_without_splits(tmp_path: Path) -> None:
     path = saved(parts, tmp_path)
     assert opened(path, tmp_path).labels.tolist() == [0, 1, 1]
     assert opened(path, tmp_path, split="validation").labels.tolist() == [1, 0, 0]
-    with pytest.raises(UserError, match=r"no split 'valid'; did you mean 'validation'\?; it has 'train', 'validation'"):
+    with refused(UserError, "'valid'", "did you mean 'validation'", "has 'train', 'validation'", "--data.split"):
         opened(path, tmp_path, split="valid")
 
 
@@ -114,7 +115,7 @@ def test_images_that_are_not_there(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(found.data.table, tmp_path / "a.parquet")
     source = opened(tmp_path / "a.parquet", tmp_path)
     assert source.read(0) == b"inside"
-    with pytest.raises(BrokenImageError, match="its row holds no image"):
+    with refused(BrokenImageError, "row holds no image"):
         source.read(1)
     with pytest.raises(FileNotFoundError):
         source.read(2)
@@ -131,13 +132,11 @@ def test_a_column_of_bytes_is_images(tmp_path: Path) -> None:
 def test_wrong_columns_are_refused_by_name(tmp_path: Path) -> None:
     """Protects the user: the columns that there are, and the option."""
     path = saved(rows([0, 1, 0]).rename_column("label", "fine_label"), tmp_path)
-    with pytest.raises(
-        UserError, match=r"no column 'label'; did you mean 'fine_label'\?.*--data\.label; or train without"
-    ):
+    with refused(UserError, "'label'", "did you mean 'fine_label'", "--data.label", "--data.labels none"):
         opened(path, tmp_path)
-    with pytest.raises(UserError, match=r"no column 'img'.*'image', 'fine_label'; choose one with --data\.image"):
+    with refused(UserError, "'img'", "has 'image', 'fine_label'", "--data.image"):
         opened(path, tmp_path, image="img", labels="none")
-    with pytest.raises(UserError, match=r"column 'fine_label' of .* no images.*--data\.image"):
+    with refused(UserError, "'fine_label'", "Value('int64')", "no images", "--data.image"):
         opened(path, tmp_path, image="fine_label", label="fine_label")
     assert opened(path, tmp_path, labels="none").class_names == ("all",)
 
@@ -145,7 +144,7 @@ def test_wrong_columns_are_refused_by_name(tmp_path: Path) -> None:
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects an installation without the extra: the command that installs it."""
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(UserError, match=r"pip install 'repae\[datasets\]'"):
+    with refused(UserError, "hf://owner/name", "pip install 'repae[datasets]'"):
         HuggingFaceConfig(path="hf://owner/name").source()
 
 
@@ -153,8 +152,6 @@ def test_the_hub_without_a_connection(tmp_path: Path, monkeypatch: pytest.Monkey
     """Protects machines without a network: one line with what to do instead."""
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(
-        UserError, match=r"'hf://owner/name' cannot be opened: .*without a connection.*save_to_disk"
-    ) as error:
+    with refused(UserError, "'hf://owner/name'", "without a connection", "save_to_disk") as error:
         opened("hf://owner/name", tmp_path)
     assert "\n" not in str(error.value)

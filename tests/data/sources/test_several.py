@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
 import torch
+from errors import refused
 from image_sources import encoded, picture, write_folder, write_tar, write_zip
 
 from repae.config import UserError
@@ -42,7 +42,7 @@ def test_numbers_in_common_are_refused_until_they_are_said_to_mean_the_same(tmp_
     one, two, three = (
         numbered(tmp_path / name, labels) for name, labels in (("a", [0, 1, 10]), ("b", [10, 2]), ("c", [7]))
     )
-    with pytest.raises(UserError, match=r"are only numbers, and both have '10'.*--data\.same-numbers true.*names"):
+    with refused(UserError, tmp_path / "a", tmp_path / "b", "'10'", "--data.same-numbers true", "names"):
         SeveralConfig(sources=(one, two)).source()
     assert SeveralConfig(sources=(one, three)).source().class_names == ("0", "1", "7", "10")
     source = SeveralConfig(sources=(one, two), same_numbers=True).source()
@@ -70,6 +70,6 @@ def test_fields_of_the_whole_belong_to_the_whole(tmp_path: Path) -> None:
     )
     assert SeveralConfig(**config.model_dump()) == config == config.replace(resolution=64)
     assert config.model_dump()["sources"][0] == {"kind": "folder", "path": "a", "labels": "given"}
-    with pytest.raises(UserError, match=r"resolution of source 1 belongs to all sources together: set it beside"):
+    with refused(UserError, "resolution of source 1", "set it beside `sources`"):
         SeveralConfig(sources=(FolderConfig(path="a"), FolderConfig(path="b", resolution=64)))
     assert config.where == "'a', 'b.zip'" and len(list(config.missing())) == 2

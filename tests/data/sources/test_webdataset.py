@@ -14,6 +14,7 @@ from typing import Any
 import fsspec
 import numpy as np
 import pytest
+from errors import assert_tells, refused
 from image_sources import write_shards, write_tar
 
 from repae.config import UserError
@@ -56,7 +57,7 @@ def test_another_field_of_the_json(tmp_path: Path) -> None:
     """Protects shards whose field has another name, and refuses one that is not there."""
     root = write_shards(tmp_path / "shards", FILES, label="json")
     assert opened(root, tmp_path, label="other").class_names == ("1",)
-    with pytest.raises(UserError, match=r"have no field 'klass'; name the one with the class by --data\.label"):
+    with refused(UserError, root, "'klass'", "--data.label", "--data.labels none"):
         opened(root, tmp_path, label="klass")
 
 
@@ -88,18 +89,20 @@ def test_samples_of_all_sorts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "files, words",
+    "files, facts",
     [
-        ({"a.jpg": b"a", "b.jpg": b"b"}, r"have no \.cls, \.json or \.txt.*--data\.labels none"),
-        ({"a.txt": b"a", "a.cls": b"1"}, r"holds no samples with a jpg, png or webp.*--data\.kind archive"),
-        ({"a.jpg": b"a", "a.json": b"{"}, r"the \.json of 'a\.jpg' in .* is no valid JSON"),
-        ({"a.jpg": b"a", "a.cls": b"-3"}, r"the class of 'a\.jpg' is -3"),
+        ({"a.jpg": b"a", "b.jpg": b"b"}, [".cls, .json or .txt", "no class", "--data.labels none"]),
+        ({"a.txt": b"a", "a.cls": b"1"}, ["no samples", "jpg, png or webp", "--data.kind archive"]),
+        ({"a.jpg": b"a", "a.json": b"{"}, [".json", "'a.jpg'", "line 1 column 2", "repair it"]),
+        ({"a.jpg": b"a", "a.cls": b"-3"}, ["'a.jpg'", -3, "from 0 on"]),
     ],
 )
-def test_shards_that_cannot_be_used_are_refused_in_words(files: dict[str, bytes], words: str, tmp_path: Path) -> None:
+def test_shards_that_cannot_be_used_are_refused_in_words(
+    files: dict[str, bytes], facts: list[object], tmp_path: Path
+) -> None:
     """Protects the user: the shard or the sample, and what to do."""
     write_tar(tmp_path / "a.tar", files)
-    with pytest.raises(UserError, match=words) as error:
+    with refused(UserError, tmp_path / "a.tar", *facts) as error:
         opened(tmp_path / "a.tar", tmp_path)
     assert "\n" not in str(error.value)
 
@@ -108,7 +111,7 @@ def test_captions_are_no_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """Protects from a class for each image, where `.txt` holds sentences."""
     monkeypatch.setattr(module, "MOST_CAPTIONS", 5)
     write_tar(tmp_path / "a.tar", {f"{i}.{k}": f"a cat, number {i}".encode() for i in range(6) for k in ("jpg", "txt")})
-    with pytest.raises(UserError, match=r"hold 6 different texts: captions, it seems.*--data\.labels none"):
+    with refused(UserError, tmp_path / "a.tar", ".txt", "6 different texts", "captions", "--data.labels none"):
         opened(tmp_path / "a.tar", tmp_path)
     assert len(opened(tmp_path / "a.tar", tmp_path, labels="none")) == 6
 
@@ -139,7 +142,7 @@ def test_a_cache_that_cannot_be_written_is_told(tmp_path: Path, caplog: pytest.L
     """Protects machines with a read-only home: it goes on, and says what it costs."""
     (tmp_path / "cache").write_text("a file")
     assert len(opened(write_shards(tmp_path / "shards", FILES), tmp_path)) == 10
-    assert "cannot be kept in" in caplog.text and "--data.cache" in caplog.text
+    assert_tells(caplog.text, "cannot be kept", "--data.cache")
 
 
 def test_the_default_cache_is_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,9 +177,9 @@ def test_the_shards_a_path_names(tmp_path: Path) -> None:
         assert shard_paths(str(path)) == both
     assert shard_paths(str(root / "001.tar")) == both[1:]
     for path in (tmp_path / "*.tar", tmp_path):
-        with pytest.raises(UserError, match=r"no shards at .*; expected a tar, a folder of tars, or a pattern"):
+        with refused(UserError, path, "no shards", "shards/{000..012}.tar"):
             shard_paths(str(path))
-    with pytest.raises(UserError, match=r"002\.tar' cannot be opened: No such file"):
+    with refused(UserError, root / "002.tar", "No such file", "correct the path"):
         opened(root / "{000..002}.tar", tmp_path)
     assert list(WebDatasetConfig(path=str(root / "{000..001}.tar")).missing()) == []
     (said,) = WebDatasetConfig(path=str(root / "{000..002}.tar")).missing()
@@ -199,11 +202,11 @@ def test_a_damaged_shard_is_refused(tmp_path: Path) -> None:
     root = write_shards(tmp_path / "shards", FILES)
     content = (root / "001.tar").read_bytes()
     (root / "001.tar").write_bytes(content[: content.rindex(b"ustar") + 300])
-    with pytest.raises(UserError, match=r"001\.tar' is no tar archive, damaged or cut off, after \d+ files in it"):
+    with refused(UserError, root / "001.tar", "damaged", "6 files", "again"):
         opened(root, tmp_path)
     with tarfile.open(root / "001.tar", "w:gz"):
         pass
-    with pytest.raises(UserError, match=r"001\.tar' is compressed as a whole \(gzip\)"):
+    with refused(UserError, root / "001.tar", "gzip", "gunzip -k"):
         opened(root, tmp_path)
 
 
@@ -280,10 +283,10 @@ def test_a_web_server_that_does_not_play_along(tmp_path: Path, server: tuple[str
     """Protects the user: what is not there and what cannot be read in parts is said, with the URL."""
     address, handler = server
     write_shards(tmp_path / "shards", FILES)
-    with pytest.raises(UserError, match=r"002\.tar' is not there; correct the URL"):
+    with refused(UserError, f"{address}/002.tar", "not there", "correct the URL"):
         opened(f"{address}/{{000..002}}.tar", tmp_path)
     handler.ranges = False
-    with pytest.raises(UserError, match=r"can only be read from its start.*download it"):
+    with refused(UserError, f"{address}/000.tar", "ranges", "download it"):
         opened(f"{address}/000.tar", tmp_path)
 
 
@@ -294,5 +297,5 @@ def test_shards_in_object_storage(tmp_path: Path) -> None:
         store.pipe(f"/wds/{path.name}", path.read_bytes())
     for path in ("memory://wds/{000..001}.tar", "memory://wds/*.tar", "memory://wds/"):
         assert contents(opened(path, tmp_path)) == EXPECTED
-    with pytest.raises(UserError, match=r"no shards at 'memory://nothing/\*\.tar'"):
+    with refused(UserError, "memory://nothing/*.tar", "no shards", "shards/{000..012}.tar"):
         opened("memory://nothing/*.tar", tmp_path)
