@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import pytest
 import yaml
+from errors import assert_tells, refused
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, model_validator
@@ -181,119 +182,98 @@ def test_replace_reaches_everything() -> None:
 
 def test_a_configuration_cannot_be_changed() -> None:
     """Frozen: it can be a key, it can be shared, and what was recorded is what was run."""
-    with pytest.raises(ValueError, match="frozen"):
+    with refused(ValueError, "frozen", "warmup"):
         Constant().warmup = 3  # pyright: ignore
     assert hash(Constant(warmup=3)) == hash(Constant(warmup=3))
     assert pickle.loads(pickle.dumps(Run())) == Run()
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "facts"),
     [
-        ({"train.stpes": 3}, "Run: train.stpes (given as 3) is not a field of train; did you mean 'steps'?"),
-        ({"tarin.steps": 3}, "Run: tarin (given as {'steps': 3}) is not a field; did you mean 'train'?"),
-        ({"steps": 3}, "Run: steps (given as 3) is not a field; did you mean 'train.steps'?"),
-        ({"zebra": 3}, "Run: zebra (given as 3) is not a field; allowed: name, train, second"),
-        (
-            {"train.schedule.final": 0.1},
-            "Run: train.schedule.final (given as 0.1) belongs to another kind of train.schedule; "
-            "set train.schedule.kind too",
-        ),
-        ({"train.steps": 0}, "Run: train.steps is 0; allowed: a whole number, at least 1"),
-        ({"train.steps": 1.5}, "Run: train.steps is 1.5; allowed: a whole number, at least 1"),
-        ({"train.lr": -1}, "Run: train.lr is -1; allowed: a finite number, greater than 0"),
-        ({"train.lr": float("nan")}, "Run: train.lr is nan; allowed: a finite number, greater than 0"),
-        ({"train.lr": "fast"}, "Run: train.lr is 'fast'; allowed: a finite number, greater than 0"),
-        ({"train.clip": 0}, "Run: train.clip is 0; allowed: a finite number, greater than 0 or none"),
-        (
-            {"train.precision": "bf61"},
-            "Run: train.precision is 'bf61'; allowed: 'bf16', 'fp16', 'fp32'; did you mean 'bf16'?",
-        ),
+        ({"train.stpes": 3}, ["train.stpes", 3, "did you mean 'steps'"]),
+        ({"tarin.steps": 3}, ["tarin", "{'steps': 3}", "did you mean 'train'"]),
+        ({"steps": 3}, ["steps", 3, "did you mean 'train.steps'"]),
+        ({"zebra": 3}, ["zebra", 3, "name, train, second"]),
+        ({"train.schedule.final": 0.1}, ["train.schedule.final", 0.1, "another kind", "set train.schedule.kind too"]),
+        ({"train.steps": 0}, ["train.steps", 0, "whole number", "at least 1"]),
+        ({"train.steps": 1.5}, ["train.steps", 1.5, "whole number", "at least 1"]),
+        ({"train.lr": -1}, ["train.lr", -1, "finite number", "greater than 0"]),
+        ({"train.lr": float("nan")}, ["train.lr", "nan", "finite number", "greater than 0"]),
+        ({"train.lr": "fast"}, ["train.lr", "'fast'", "finite number", "greater than 0"]),
+        ({"train.clip": 0}, ["train.clip is 0", "finite number", "greater than 0", "or none"]),
+        ({"train.precision": "bf61"}, ["train.precision", "'bf61'", "'bf16', 'fp16', 'fp32'", "did you mean 'bf16'"]),
         (
             {"train.schedule.kind": "cosin"},
-            "Run: train.schedule.kind is 'cosin'; allowed: 'constant', 'cosine'; did you mean 'cosine'?",
+            ["train.schedule.kind", "'cosin'", "'constant', 'cosine'", "did you mean 'cosine'"],
         ),
-        (
-            {"train.schedule": {"final": 0.1}},
-            "Run: train.schedule is {'final': 0.1} and names no kind; allowed: kind = 'constant', 'cosine'",
-        ),
-        ({"train.schedule": 3}, "Run: train.schedule is 3; allowed: kind = 'constant', 'cosine'"),
-        (
-            {"train.schedule.warmup": 1001},
-            "Run: train.schedule.warmup is 1001; allowed: a whole number, at least 0 and at most 1000",
-        ),
-        (
-            {"train.schedules.1.final": 1},
-            "Run: train.schedules.1.final is 1; allowed: a finite number, at least 0 and less than 1",
-        ),
-        ({"train.schedules.2.final": 1}, "train.schedules: no position '2' in this list; allowed: 0 to 1"),
-        (
-            {"train.betas": (1, 2, 3)},
-            "Run: train.betas is (1, 2, 3); allowed: a list of 2: a finite number, a finite number",
-        ),
-        ({"train.betas": (1, "x")}, "Run: train.betas.1 is 'x'; allowed: a finite number"),
-        ({"train.label": [1]}, "Run: train.label is [1]; allowed: a whole number or a text"),
-        ({"train.weights.a": "x"}, "Run: train.weights.a is 'x'; allowed: a finite number"),
-        ({"train": 3}, "Run: train is 3; allowed: the fields steps, lr, precision, "),
-        ({"train.steps.x": 3}, "train.steps is 10 and has no fields of its own; set train.steps itself"),
-        ({"name": "Demo"}, r"Run: name is 'Demo'; allowed: a text, of the form ^[a-z]\S*$"),
-        ({"second.steps": 3}, "Run: second.steps is 3; allowed: 10 or more"),
-        ({"second.stps": 3}, "Run: second.stps (given as 3) is not a field of second; did you mean 'steps'?"),
+        ({"train.schedule": {"final": 0.1}}, ["train.schedule", "{'final': 0.1}", "kind = 'constant', 'cosine'"]),
+        ({"train.schedule": 3}, ["train.schedule", 3, "kind = 'constant', 'cosine'"]),
+        ({"train.schedule.warmup": 1001}, ["train.schedule.warmup", 1001, "at least 0", "at most 1000"]),
+        ({"train.schedules.1.final": 1}, ["train.schedules.1.final is 1", "at least 0", "less than 1"]),
+        ({"train.schedules.2.final": 1}, ["train.schedules", "'2'", "0 to 1"]),
+        ({"train.betas": (1, 2, 3)}, ["train.betas", "(1, 2, 3)", "list of 2", "finite number"]),
+        ({"train.betas": (1, "x")}, ["train.betas.1", "'x'", "finite number"]),
+        ({"train.label": [1]}, ["train.label", "[1]", "whole number", "a text"]),
+        ({"train.weights.a": "x"}, ["train.weights.a", "'x'", "finite number"]),
+        ({"train": 3}, ["train", 3, "fields steps, lr, precision"]),
+        ({"train.steps.x": 3}, ["train.steps", 10, "set train.steps itself"]),
+        ({"name": "Demo"}, ["name", "'Demo'", r"^[a-z]\S*$"]),
+        ({"second.steps": 3}, ["second.steps", 3, "10 or more"]),
+        ({"second.stps": 3}, ["second.stps", 3, "did you mean 'steps'"]),
     ],
 )
-def test_a_refusal_names_the_field_the_value_and_the_remedy(changes: dict[str, object], words: str) -> None:
+def test_a_refusal_names_the_field_the_value_and_the_remedy(changes: dict[str, object], facts: list[object]) -> None:
     """One line each, in the words of the user and not of the library."""
-    assert refusal(**changes).startswith(words)
+    assert_tells(refusal(**changes), *facts)
 
 
 def test_several_errors_stand_in_one_line() -> None:
     """All that is wrong at once, up to a readable number."""
     text = refusal(**{"train.steps": 0, "train.lr": 0, "nmae": "x"})
-    assert text.count("also: ") == 2 and "train.lr is 0" in text and "did you mean 'name'" in text
-    assert refusal(**dict.fromkeys("abcdefg", 1)).endswith("; and 3 more errors")
+    assert_tells(text, "train.steps is 0", "train.lr is 0", "nmae", "did you mean 'name'")
+    assert_tells(refusal(**dict.fromkeys("abcdefg", 1)), "a", "b", "3 more errors")
 
 
 def test_construction_and_files_are_refused_in_the_same_words(tmp_path: Path) -> None:
     """Wherever a value comes from, the line is the same but for where it was found."""
-    with pytest.raises(UserError, match=r"^Constant: warmup is -1; allowed: a whole number, at least 0 and at most"):
+    with refused(UserError, "Constant", "warmup is -1", "at least 0", "at most 1000"):
         Constant(warmup=-1)
     path = tmp_path / "run.yaml"
     path.write_text("train: {steps: 0}\n")
-    with pytest.raises(UserError) as caught:
+    with refused(UserError, path, "train.steps is 0", "whole number", "at least 1"):
         Run.from_yaml(path)
-    assert str(caught.value) == f"{path}: train.steps is 0; allowed: a whole number, at least 1"
-    with pytest.raises(UserError, match=r"^here: the configuration is 3; allowed: the fields name, train, second"):
+    with refused(UserError, "here", 3, "fields name, train, second"):
         check(Run, 3, "here")
 
     class Needed(Config):
         size: int = Field(gt=0)
 
-    with pytest.raises(UserError, match=r"^Needed: size is missing; allowed: a whole number, greater than 0$"):
+    with refused(UserError, "Needed", "size is missing", "whole number", "greater than 0"):
         Needed()  # pyright: ignore
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "facts"),
     [
-        (b"a: [1, 2\n", "line 2, column 1: not valid YAML: "),
-        (b"- 1\n- 2\n", ": holds [1, 2]; allowed: a mapping of field names to values"),
-        (b"name: a\nname: b\n", "line 1, column 1: not valid YAML: the field 'name' stands twice"),
-        (b"name: \xff\n", ": cannot be read: it is not UTF-8 text"),
-        (b"a: !!python/object:os.system {}\n", "line 1, column 4: not valid YAML: could not determine a constructor"),
+        (b"a: [1, 2\n", ["line 2, column 1", "not valid YAML"]),
+        (b"- 1\n- 2\n", ["[1, 2]", "field names to values"]),
+        (b"name: a\nname: b\n", ["line 1, column 1", "'name'", "twice"]),
+        (b"name: \xff\n", ["not UTF-8 text"]),
+        (b"a: !!python/object:os.system {}\n", ["line 1, column 4", "not valid YAML", "constructor"]),
     ],
 )
-def test_files_that_are_no_configuration(content: bytes, words: str, tmp_path: Path) -> None:
+def test_files_that_are_no_configuration(content: bytes, facts: list[str], tmp_path: Path) -> None:
     """A broken file is named with the place that is wrong; nothing in it is ever executed."""
     path = tmp_path / "run.yaml"
     path.write_bytes(content)
-    with pytest.raises(UserError) as caught:
+    with refused(UserError, path, *facts):
         Run.from_yaml(path)
-    assert str(caught.value).startswith(str(path)) and words in str(caught.value)
 
 
 def test_a_missing_file_and_an_empty_one(tmp_path: Path) -> None:
     """The first is an error in words, the second is all defaults."""
-    with pytest.raises(UserError, match=r"none\.yaml: cannot be read: No such file"):
+    with refused(UserError, tmp_path / "none.yaml", "No such file"):
         Run.from_yaml(tmp_path / "none.yaml")
     (tmp_path / "empty.yaml").write_text("")
     assert Run.from_yaml(tmp_path / "empty.yaml") == Run()

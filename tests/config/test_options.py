@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import pytest
+from errors import refused
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
@@ -109,34 +110,34 @@ def test_parts_of_another_kind() -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "text", "words"),
+    ("option", "text", "facts"),
     [
-        ("inner.steps", "many", "inner.steps is 'many'; allowed: a whole number, at least 1"),
-        ("inner.steps", "0", "inner.steps is 0; allowed: a whole number, at least 1"),
-        ("inner.stesp", "5", "inner.stesp (given as 5) is not a field of inner; did you mean 'steps'?"),
-        ("steps", "5", "did you mean 'inner.steps'?"),
-        ("shape.kind", "rund", "did you mean 'round'?"),
-        ("shape.radius", "2", "belongs to another kind of shape; set shape.kind too"),
-        ("shapes.7.height", "2", "no position '7'"),
-        ("inner.on-error", "rais", "did you mean 'raise'?"),
-        ("inner.clip", "[", "inner.clip is '['"),
-        ("inner.steps", "true", "inner.steps is 'true'; allowed: a whole number"),
-        ("inner.steps", None, "--inner.steps needs a value"),
-        ("inner.clip", None, "allowed: a finite number, greater than 0 or none"),
-        ("inner", None, "--inner needs a value"),
-        ("iner", None, "did you mean 'inner'?"),
+        ("inner.steps", "many", ["inner.steps", "'many'", "whole number", "at least 1"]),
+        ("inner.steps", "0", ["inner.steps", 0, "whole number", "at least 1"]),
+        ("inner.stesp", "5", ["inner.stesp", 5, "did you mean 'steps'"]),
+        ("steps", "5", ["steps", 5, "did you mean 'inner.steps'"]),
+        ("shape.kind", "rund", ["shape.kind", "'rund'", "did you mean 'round'"]),
+        ("shape.radius", "2", ["shape.radius", 2, "another kind of shape", "set shape.kind too"]),
+        ("shapes.7.height", "2", ["shapes", "position '7'"]),
+        ("inner.on-error", "rais", ["'rais'", "did you mean 'raise'"]),
+        ("inner.clip", "[", ["inner.clip", "'['", "greater than 0"]),
+        ("inner.steps", "true", ["inner.steps", "'true'", "whole number"]),
+        ("inner.steps", None, ["--inner.steps needs a value"]),
+        ("inner.clip", None, ["--inner.clip needs a value", "finite number, greater than 0 or none"]),
+        ("inner", None, ["--inner needs a value"]),
+        ("iner", None, ["iner", "did you mean 'inner'"]),
     ],
 )
-def test_what_no_reading_makes_valid_is_refused_in_words(option: str, text: str | None, words: str) -> None:
+def test_what_no_reading_makes_valid_is_refused_in_words(option: str, text: str | None, facts: list[object]) -> None:
     """The refusal names the field, the value and what is allowed, with a suggestion for a slip of the pen."""
-    with pytest.raises(UserError) as caught:
+    with refused(UserError, *facts) as caught:
         changed(**{option: text})
-    assert words in str(caught.value) and "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_one_field_in_two_spellings_is_refused() -> None:
     """Which of them would count cannot be guessed."""
-    with pytest.raises(UserError, match="given twice"):
+    with refused(UserError, "--inner.on_error", "twice", "give it once"):
         changed(**{"inner.on-error": "skip", "inner.on_error": "raise"})
 
 

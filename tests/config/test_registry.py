@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
+from errors import refused
 from pydantic import Field
 
 from repae.config import Config, UserError, check, fields
@@ -90,23 +91,22 @@ def test_a_registered_kind_survives_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "facts"),
     [
-        ({"shape.kind": "dics"}, "Page: shape.kind is 'dics'; allowed: 'square', 'disc'; did you mean 'disc'?"),
-        ({"shape": 3}, "Page: shape is 3; allowed: kind = 'square', 'disc'"),
-        ({"shape": {"side": 1.0}}, "names no kind; allowed: kind = 'square', 'disc'"),
-        ({"drawing.shape.side": -1.0}, "Page: drawing.shape.side is -1.0; allowed: a finite number, greater than 0"),
-        ({"shape.radius": 1.0}, "belongs to another kind of shape; set shape.kind too"),
-        ({"shape.sied": 1.0}, "is not a field of shape; did you mean 'side'?"),
-        ({"more": [{"kind": "disc", "radius": 0}]}, "more.0.radius is 0; allowed: a finite number, greater than 0"),
-        ({"spare": {"kind": "disk"}}, "spare.kind is 'disk'; allowed: 'square', 'disc'; did you mean 'disc'?"),
+        ({"shape.kind": "dics"}, ["shape.kind", "'dics'", "'square', 'disc'", "did you mean 'disc'"]),
+        ({"shape": 3}, ["shape", 3, "kind = 'square', 'disc'"]),
+        ({"shape": {"side": 1.0}}, ["shape", "{'side': 1.0}", "kind = 'square', 'disc'"]),
+        ({"drawing.shape.side": -1.0}, ["drawing.shape.side", -1.0, "finite number", "greater than 0"]),
+        ({"shape.radius": 1.0}, ["shape.radius", 1.0, "another kind of shape", "set shape.kind too"]),
+        ({"shape.sied": 1.0}, ["shape.sied", 1.0, "did you mean 'side'"]),
+        ({"more": [{"kind": "disc", "radius": 0}]}, ["more.0.radius is 0", "finite number", "greater than 0"]),
+        ({"spare": {"kind": "disk"}}, ["spare.kind", "'disk'", "'square', 'disc'", "did you mean 'disc'"]),
     ],
 )
-def test_errors_are_those_of_a_union(changes: dict[str, object], words: str) -> None:
+def test_errors_are_those_of_a_union(changes: dict[str, object], facts: list[object]) -> None:
     """The field by its dotted name, the value, and every kind that is registered by now."""
-    with pytest.raises(UserError) as caught:
+    with refused(UserError, "Page", *facts):
         Page().replace(**changes)
-    assert words in str(caught.value)
 
 
 def test_the_listing_shows_every_registered_kind() -> None:
@@ -123,9 +123,9 @@ def test_what_cannot_be_told_apart_is_not_registered() -> None:
     class Other(Shape):
         kind: Literal["disc"] = "disc"
 
-    with pytest.raises(ValueError, match="'disc' is registered already, as Disc"):
+    with refused(ValueError, "'disc'", "Disc", "another kind"):
         SHAPES.register(Other)
-    with pytest.raises(ValueError, match="no literal field 'kind'"):
+    with refused(ValueError, "Shape", "literal field 'kind'", "default"):
         SHAPES.register(Shape)
 
 
@@ -142,5 +142,5 @@ def test_a_family_of_one() -> None:
         line: Annotated[Config, only] = Line()
 
     assert check(Sheet, {"line": {"length": 2}}, "here").line == Line(length=2)
-    with pytest.raises(UserError, match=r"line\.kind is 'lin'; allowed: 'line'"):
+    with refused(UserError, "here", "line.kind is 'lin'", "did you mean 'line'"):
         check(Sheet, {"line": {"kind": "lin"}}, "here")

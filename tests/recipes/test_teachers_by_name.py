@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from errors import refused
 
 from repae.cli import COMMANDS, Arguments, main
 from repae.config import UserError
@@ -64,7 +65,7 @@ def test_a_file_takes_names_and_is_written_in_full(tmp_path: Path) -> None:
 
 def test_an_unknown_name_is_refused_before_anything_is_trained() -> None:
     """With the nearest name."""
-    with pytest.raises(UserError, match=r"no teacher 'dinov2-vit-c'.*did you mean"):
+    with refused(UserError, "'dinov2-vit-c'", "`repae teachers`", "did you mean 'dinov2-s'"):
         check_sizes(compose("folder", {"teachers": "dinov2-vit-c"}))
 
 
