@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from encoders import CLASSES, CPU, RESOLUTION, VAE, Shades, autoencoder, data, encoder, pictures
+from errors import assert_tells, refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -198,11 +199,12 @@ def test_other_weights_are_refused(runs: Path, tmp_path: Path, capsys: pytest.Ca
     capsys.readouterr()
     assert main(words) == 2
     error = capsys.readouterr().err
-    assert "holds latents of another autoencoder: its digest is" in error and "Traceback" not in error
+    assert_tells(error, runs / "latents", "another autoencoder", "digest", "`repae cache")
+    assert "Traceback" not in error
     words[words.index(str(tmp_path / "vae1"))] = str(other)
     assert main(words) == 0  # the same weights elsewhere, in the folder that the refused run had begun
     for recipe in ("digits", "digits-naive", "digits-vae"):
-        with pytest.raises(UserError, match="trains the autoencoder, so that they would be wrong after one step"):
+        with refused(UserError, "latents.path", "trains the autoencoder"):
             find(recipe).replace(**{"latents.path": "latents"})
     (saved,) = (runs / "cache").glob("teacher-*/teacher")
     capsys.readouterr()
@@ -213,7 +215,7 @@ def test_other_weights_are_refused(runs: Path, tmp_path: Path, capsys: pytest.Ca
     teacher.centre += 1
     teacher.save(tmp_path / "teacher")
     assert main(second(runs, "foreign", *latents, "--teachers.0.folder", str(tmp_path / "teacher"))) == 2
-    assert "holds tokens of another teacher embedded" in capsys.readouterr().err
+    assert_tells(capsys.readouterr().err, runs / "latents", "another teacher", "embedded", "`repae cache")
 
 
 @pytest.mark.slow
@@ -222,7 +224,7 @@ def test_a_teacher_that_is_not_cached_sees_the_images(runs: Path, caplog: pytest
     words = second(runs, "online", "--latents.path", str(runs / "latents"))
     words[words.index("--teachers.0.steps") + 1] = "3"
     assert main(words) == 0
-    assert "but not of embedded as this recipe has it: images are read" in caplog.text
+    assert_tells(caplog.text, runs / "latents", "embedded", "images are read")
 
 
 def test_a_dry_run_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: Path) -> None:
@@ -230,7 +232,7 @@ def test_a_dry_run_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     found = plan(find("digits-sit").replace(**{"latents.path": "nowhere"}))
     assert any("`repae cache VAE --data DATA --out nowhere`" in text for text in found.missing)
-    with pytest.raises(UserError, match="their resolution was 32, here it is 64"):
+    with refused(UserError, runs / "latents", "resolution was 32", 64, "`repae cache VAE --data DATA --out FOLDER`"):
         plan(find("digits-sit").replace(**{"latents.path": str(runs / "latents"), "data.resolution": 64}))
 
 
@@ -275,7 +277,9 @@ def test_the_references_files_train(
     assert (tmp_path / "right" / "checkpoints" / "step-0000002").is_dir()
     capsys.readouterr()
     assert main([*words, "--start.path", str(tmp_path / "other.safetensors"), "--name", "wrong"]) == 2
-    assert "does not hold this autoencoder's latents of these images: encoded again" in capsys.readouterr().err
+    assert_tells(
+        capsys.readouterr().err, tmp_path / "tiny.h5", "this autoencoder's latents", "set start.path", "`repae cache`"
+    )
     stats = ["stats", str(tmp_path / "tiny.h5"), "--data", str(home / "images"), "--resolution", str(RESOLUTION)]
     assert main(stats) == 0 and (tmp_path / "tiny-latents-stats.safetensors").is_file()
 
@@ -298,23 +302,23 @@ def test_statistics_are_printed_and_written(runs: Path, tmp_path: Path, capsys: 
 
 
 @pytest.mark.parametrize(
-    ("argv", "words"),
+    ("argv", "facts"),
     [
-        (["cache"], "the autoencoder, a run or its folder or file, is missing"),
-        (["cache", "nowhere"], "--out is missing"),
-        (["cache", "nowhere", "--out", "x"], "nowhere holds no autoencoder"),
-        (["cache", "{runs}/vae", "--out", "x", "--dtype", "fp8"], "dtype is 'fp8'; allowed: 'bf16', 'fp16', 'fp32'"),
-        (["cache", "{runs}/vae", "--out", "x", "--data", "nowhere"], "nowhere"),
-        (["cache", "{runs}/vae", "--out", "x", "--resolution", "30"], "resolution"),
-        (["cache", "{runs}/vae", "--out", "{runs}/vae"], "is not empty and was not begun by this command"),
-        (["cache", "{runs}/vae", "--out", "x", "--flop"], "flop"),
-        (["stats"], "is missing"),
-        (["stats", "{runs}/vae", "--format", "npz"], "format is 'npz'; allowed: 'repae', 'reference'"),
-        (["stats", "nowhere"], "nowhere holds no autoencoder"),
+        (["cache"], ["the autoencoder", "missing"]),
+        (["cache", "nowhere"], ["--out is missing"]),
+        (["cache", "nowhere", "--out", "x"], ["nowhere", "no autoencoder"]),
+        (["cache", "{runs}/vae", "--out", "x", "--dtype", "fp8"], ["dtype", "'fp8'", "'bf16', 'fp16', 'fp32'"]),
+        (["cache", "{runs}/vae", "--out", "x", "--data", "nowhere"], ["'nowhere'", "correct the path"]),
+        (["cache", "{runs}/vae", "--out", "x", "--resolution", "30"], ["resolution", 30, "multiple of 4"]),
+        (["cache", "{runs}/vae", "--out", "{runs}/vae"], ["vae", "not empty", "--out"]),
+        (["cache", "{runs}/vae", "--out", "x", "--flop"], ["flop", "dtype, flipped"]),
+        (["stats"], ["the autoencoder", "missing"]),
+        (["stats", "{runs}/vae", "--format", "npz"], ["format", "'npz'", "'repae', 'reference'"]),
+        (["stats", "nowhere"], ["nowhere", "no autoencoder"]),
     ],
 )  # fmt: skip
 def test_wrong_words_are_refused(
-    argv: list[str], words: str, runs: Path, tmp_path: Path,
+    argv: list[str], facts: list[object], runs: Path, tmp_path: Path,
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """In one line, with status 2."""
@@ -322,7 +326,8 @@ def test_wrong_words_are_refused(
     capsys.readouterr()
     assert main([word.format(runs=runs) for word in argv]) == 2
     error = capsys.readouterr().err
-    assert words in error and error.count("\n") == 1
+    assert_tells(error, *facts)
+    assert error.count("\n") == 1
 
 
 PAGE = (Path(__file__).parents[2] / "docs" / "latents.md").read_text(encoding="utf-8")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from errors import refused
 
 from repae.commands.compare import compare_runs, figures_table
 from repae.config import UserError
@@ -80,11 +81,11 @@ def test_a_third_run_is_held_against_the_first(runs):
 def test_what_cannot_be_compared_is_refused(runs, tmp_path):
     """One run alone, a run without an evaluation, figures without a protocol."""
     a = runs("a")
-    with pytest.raises(UserError, match="at least two"):
+    with refused(UserError, "at least two", "`repae compare RUN RUN ...`"):
         compare_runs(a)
     (tmp_path / "bare").mkdir()
-    with pytest.raises(UserError, match="no evaluation yet; run `repae evaluate"):
+    with refused(UserError, "no evaluation", f"`repae evaluate {tmp_path / 'bare'}`"):
         compare_runs(a, tmp_path / "bare")
     (tmp_path / "old.json").write_text('{"fd": 1}')
-    with pytest.raises(UserError, match="no figures with a protocol"):
+    with refused(UserError, tmp_path / "old.json", "protocol", "`repae evaluate`"):
         compare_runs(a, tmp_path / "old.json")

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from errors import assert_tells, refused
 from npz_files import write_npz
 
 from repae.cli import main
@@ -71,30 +72,31 @@ def test_images_made_elsewhere_are_measured(here, capsys):
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "facts"),
     [
-        ("--images samples.npz", "--reference is missing"),
-        ("--reference reference.npz", "--images is missing"),
-        ("--images nowhere --reference reference.npz", "there is no 'nowhere'"),
-        ("--images samples.npz --reference small.npz", "compare images of one size"),
-        ("--images floats.npz --reference reference.npz", "levels 0..255"),
-        ("--images samples.npz --reference reference.npz --metrics sfid", "sfid was asked for, but"),
-        ("--images samples.npz --reference reference.npz --metrics fdi", "allowed"),
-        ("--images samples.npz --reference reference.npz --metrix fid", "did you mean 'metrics'?"),
+        ("--images samples.npz", ["--reference is missing"]),
+        ("--reference reference.npz", ["--images is missing"]),
+        ("--images nowhere --reference reference.npz", ["'nowhere'", ".npz"]),
+        ("--images samples.npz --reference small.npz", ["32 x 32 px", "8 x 8 px", "one size"]),
+        ("--images floats.npz --reference reference.npz", ["floats.npz", "float32", "0..255"]),
+        ("--images samples.npz --reference reference.npz --metrics sfid", ["sfid", "Inception features"]),
+        ("--images samples.npz --reference reference.npz --metrics fdi", ["metrics", "'fdi'", "'fid'"]),
+        ("--images samples.npz --reference reference.npz --metrix fid", ["metrix", "did you mean 'metrics'"]),
         (
             "--images samples.npz --reference reference.npz --features inception --features.weights w.pth",
-            "no weights file",
+            ["w.pth", "--features.weights"],
         ),
     ],
 )
-def test_wrong_words_are_refused_in_one_line(here, capsys, options, words):
+def test_wrong_words_are_refused_in_one_line(here, capsys, options, facts):
     """Nothing is computed, and the line says what would be right."""
     write_npz("small.npz", torch.zeros(9, 3, 8, 8, dtype=torch.uint8), torch.zeros(9).long())
     np.savez("floats.npz", np.zeros((9, 32, 32, 3), np.float32))
     network = [] if "--features" in options else OPTIONS
     assert main(["evaluate", *shlex.split(options), *network]) == 2
     error = capsys.readouterr().err
-    assert words in error and error.count("\n") == 1 and not (here / "runs").exists()
+    assert_tells(error, *facts)
+    assert error.count("\n") == 1 and not (here / "runs").exists()
 
 
 def _context(folder):
@@ -117,7 +119,7 @@ def test_networks_at_hand_are_found_and_missing_ones_named(here):
         "weights-inception-2015-12-05-6726825d.pth"
         in networks_at_hand(recipe, settings, dataset, _context(here)).missing[0]
     )
-    with pytest.raises(UserError, match="no weights file x"):
+    with refused(UserError, "x.pth", "weights-inception-2015-12-05-6726825d.pth", "--features.weights"):
         asked = settings.replace(features=({"kind": "inception", "weights": "x.pth"},))
         networks_at_hand(recipe, asked, dataset, _context(here))
 

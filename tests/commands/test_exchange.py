@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import reference_files as files
 import torch
+from errors import assert_tells, refused
 from PIL import Image
 
 import repae
@@ -62,7 +63,7 @@ def imported(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Path:
 
 
 @pytest.fixture
-def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+def error_of(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     def words(*argv: object) -> str:
         capsys.readouterr()
         assert main([str(word) for word in argv]) == 2
@@ -82,7 +83,7 @@ def test_what_was_imported_is_sampled_and_written_back(imported: Path, tmp_path:
     live = repae.load(imported, "live")
     assert torch.equal(live.bundle.latent_norm.running_var, files.weights("sit")["bn.running_var"])
     assert run.sample(torch.tensor([1, 2])).shape == (2, 3, 32, 32)
-    with pytest.raises(UserError, match="no part 'ema_vae', hence no bundle 'ema'; its own is 'reference'"):
+    with refused(UserError, imported, "'ema_vae'", "'ema'", "'reference'"):
         open_run(imported, "ema")
     assert main(["sample", str(imported), "--per-class=1", "--sampler.steps=2", "--out", str(tmp_path / "s")]) == 0
     assert np.load(tmp_path / "s" / "samples.npz")["arr_0"].shape == (10, 32, 32, 3)
@@ -128,13 +129,13 @@ def test_an_exported_folder_opens_as_the_run_does(imported: Path, tmp_path: Path
     assert card.startswith("---\nlicense: mit\n") and "needs a generator trained on it" in card
     assert "SiTPipeline" not in card and "DiffusionPipeline.from_pretrained" in card and str(tmp_path) not in card
     assert sorted(path.name for path in out.parent.iterdir()) == ["folder"]
-    with pytest.raises(UserError, match="exported from bundle 'reference'"):
+    with refused(UserError, out, "bundle 'reference'", "'live'"):
         open_run(out, "live")
-    with pytest.raises(UserError, match="ema_vae is missing"):
+    with refused(UserError, "bundle 'ema'", "ema_vae is missing", "leave --bundle out"):
         export(imported, ExportSettings(out=str(tmp_path / "again"), format="reference", bundle="ema"))
-    with pytest.raises(UserError, match="not empty"):
+    with refused(UserError, out, "not empty", "another folder"):
         export(imported, ExportSettings(out=str(out)))
-    with pytest.raises(UserError, match="already"):
+    with refused(UserError, out, "exported folder", out / "vae"):
         export(out, ExportSettings(out=str(tmp_path / "again"), part="vae"))
     assert not (tmp_path / "again").exists()
 
@@ -156,9 +157,9 @@ def test_the_autoencoder_alone(imported: Path, tmp_path: Path) -> None:
             assert torch.allclose(norm.running_mean, files.weights("ema")["bn.running_mean"])
             std = (norm.running_var + norm.eps).sqrt()
             assert torch.allclose(std, (files.weights("ema")["bn.running_var"] + 1e-4).sqrt(), rtol=1e-5)
-    with pytest.raises(UserError, match="holds an autoencoder only"):
+    with refused(UserError, tmp_path / "vae", "an autoencoder only", "no denoiser"):
         open_run(tmp_path / "vae")
-    with pytest.raises(UserError, match="trained an autoencoder only"):
+    with refused(UserError, tmp_path / "imported", "an autoencoder only", "no denoiser"):
         open_run(tmp_path / "imported")
     export(tmp_path / "imported", ExportSettings(out=str(tmp_path / "back"), format="reference"))
     for ending in ("", "-latents-stats", "-discriminator-ckpt"):
@@ -192,7 +193,7 @@ def test_a_generator_needs_the_autoencoder_that_it_was_trained_on(imported: Path
     """REPA and SiT keep theirs elsewhere: it is asked for, checked for its channels, and never called certain."""
     ema = files.without_norm(files.weights("ema"))
     torch.save({"ema": ema, "args": files.args()}, tmp_path / "repa.pt")
-    with pytest.raises(UserError, match="name the one that it was trained on: --vae"):
+    with refused(UserError, tmp_path / "repa.pt", "without its autoencoder", "--vae FOLDER or FILE"):
         import_file(tmp_path / "repa.pt", ImportSettings(out=str(tmp_path / "a")))
     out, notes = import_file(
         tmp_path / "repa.pt", ImportSettings(out=str(tmp_path / "b"), vae=str(files.write_autoencoder(tmp_path)))
@@ -202,7 +203,7 @@ def test_a_generator_needs_the_autoencoder_that_it_was_trained_on(imported: Path
     assert run.recipe.method.kind == "repa" and run.sample(torch.tensor([0])).shape == (1, 3, 32, 32)
     norm: LatentNorm = run.bundle.latent_norm
     assert torch.allclose((norm.running_var + norm.eps).rsqrt(), torch.full((4,), 0.18215))
-    with pytest.raises(UserError, match="holds its own autoencoder; leave --vae out"):
+    with refused(UserError, "0000003.pt", "its own autoencoder", "leave --vae out"):
         import_file(files.write_joint(tmp_path), ImportSettings(out=str(tmp_path / "c"), vae=str(imported)))
     assert not (tmp_path / "a").exists() and not (tmp_path / "c").exists()
 
@@ -215,7 +216,7 @@ def test_training_starts_from_the_players_of_an_import(
     argv = ["train", recipe, "--init-from", str(imported), "--name=tuned", "--runs", str(tmp_path), *TUNE]
     teacher = "--teachers=[{kind: embedded, steps: 1, batch_size: 4}]"
     assert main([*argv, "--latent-norm.tracking=fixed", teacher]) == 0
-    assert "are those of other teachers" in caplog.text
+    assert_tells(caplog.text, "other teachers")
     store = CheckpointStore(tmp_path / "tuned" / "checkpoints")
     newest, source = store.latest(), CheckpointStore(imported / "checkpoints")
     first = source.latest()
@@ -265,42 +266,45 @@ def test_other_things_to_start_from(imported: Path, tmp_path: Path) -> None:
 
 
 def test_a_start_that_does_not_fit_is_refused_before_anything(
-    imported: Path, tmp_path: Path, refused: Callable[..., str]
+    imported: Path, tmp_path: Path, error_of: Callable[..., str]
 ) -> None:
     """By the name of the field, or of the weight; and a start that is given twice, or is not there."""
     recipe = imported / "recipe.yaml"
     base = ["train", recipe, "--name=x", "--runs", tmp_path, *TUNE]
-    assert "backbone.depth is 4 here and 3 there" in refused(*base, "--init-from", imported, "--backbone.depth=4")
-    assert "path.kind is 'cosine' here and 'linear' there" in refused(
-        *base, "--init-from", imported, "--path.kind=cosine"
-    )
-    assert "is no run to start from" in refused(*base, "--init-from", tmp_path / "none")
-    assert "give one of them" in refused(*base, "--init-from", imported, "--start.kind=scratch")
-    assert "vae.kind is 'tiny' here and 'kl' there" in refused("train", "digits", "--init-from", imported)
+    for argv, facts in (
+        ([*base, "--init-from", imported, "--backbone.depth=4"], ["backbone.depth", 4, "3 there"]),
+        ([*base, "--init-from", imported, "--path.kind=cosine"], ["path.kind", "'cosine'", "'linear'"]),
+        ([*base, "--init-from", tmp_path / "none"], [tmp_path / "none", "no run to start from"]),
+        ([*base, "--init-from", imported, "--start.kind=scratch"], ["--init-from", "--start", "give one"]),
+        (["train", "digits", "--init-from", imported], ["vae.kind", "'tiny'", "'kl'"]),
+    ):
+        assert_tells(error_of(*argv), *facts)
     assert not (tmp_path / "x").exists()
     fewer = tmp_path / "fewer"
     for number in range(2):
         (fewer / str(number)).mkdir(parents=True)
         Image.new("RGB", (32, 32)).save(fewer / str(number) / "a.png")
-    words = refused(*base, "--init-from", imported, "--data.path", fewer, "--num-classes=none")
-    assert "backbone.y_embedder.embedding_table.weight has shape (11, 48) instead of (3, 48)" in words
+    words = error_of(*base, "--init-from", imported, "--data.path", fewer, "--num-classes=none")
+    assert_tells(words, "backbone.y_embedder.embedding_table.weight", "(11, 48)", "(3, 48)")
 
 
-def test_the_commands_refuse_in_words(imported: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
+def test_the_commands_refuse_in_words(imported: Path, tmp_path: Path, error_of: Callable[..., str]) -> None:
     """What is missing, unknown, taken or impossible."""
-    with pytest.raises(UserError, match="imported first"):
+    with refused(UserError, tmp_path, "recipe.yaml", "`repae import FILE --out FOLDER`"):
         open_run(tmp_path)
     file = imported.parent / "0000003.pt"
-    assert "--out is missing" in refused("import", file)
-    assert "--out is missing" in refused("export", imported)
-    assert "not empty" in refused("import", file, "--out", imported)
-    assert "there is no weights file none.pt" in refused("import", "none.pt", "--out", tmp_path / "a")
-    assert "did you mean 'num_heads'" in refused("import", file, "--out", tmp_path / "a", "--num-head", 3)
-    assert "format is 'onnx'; allowed: 'diffusers', 'reference'" in refused(
-        "export", imported, "--out", tmp_path / "a", "--format", "onnx"
-    )
-    assert "is no run" in refused("export", tmp_path, "--out", tmp_path / "a")
-    assert "--to is missing" in refused("push", imported)
-    assert "nothing that can be inspected" in refused("inspect", tmp_path)
-    assert "is no run" in refused("sample", file)
+    out = ["--out", tmp_path / "a"]
+    for argv, facts in (
+        (["import", file], ["--out is missing"]),
+        (["export", imported], ["--out is missing"]),
+        (["import", file, "--out", imported], [imported, "not empty"]),
+        (["import", "none.pt", *out], ["none.pt", "put it there"]),
+        (["import", file, *out, "--num-head", 3], ["num_head", 3, "did you mean 'num_heads'"]),
+        (["export", imported, *out, "--format", "onnx"], ["format", "'onnx'", "'diffusers', 'reference'"]),
+        (["export", tmp_path, *out], [tmp_path, "no run", "recipe.yaml"]),
+        (["push", imported], ["--to is missing"]),
+        (["inspect", tmp_path], [tmp_path, "inspected", "a checkpoint"]),
+        (["sample", file], [file, "no run", "recipe.yaml"]),
+    ):
+        assert_tells(error_of(*argv), *facts)
     assert not (tmp_path / "a").exists()

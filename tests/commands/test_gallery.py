@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from errors import assert_tells, refused
 from PIL import Image
 
 from repae.cli import main
@@ -111,15 +112,15 @@ def test_evaluating_changes_no_weight(watched: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "facts"),
     [
-        ({"loop.best.metric": "eval_fd"}, "loop.best.metric is 'eval_fd'.*set evaluation.every"),
-        ({"evaluation.every": 0}, "evaluation.every is '0'|evaluation.every is 0"),
+        ({"loop.best.metric": "eval_fd"}, ["loop.best.metric", "'eval_fd'", "set evaluation.every"]),
+        ({"evaluation.every": 0}, ["evaluation.every", 0, "at least 1"]),
     ],
 )
-def test_a_best_figure_without_an_evaluation_is_refused(options: dict[str, str], words: str) -> None:
+def test_a_best_figure_without_an_evaluation_is_refused(options: dict[str, str], facts: list[object]) -> None:
     """Before anything is read."""
-    with pytest.raises(UserError, match=words):
+    with refused(UserError, *facts):
         compose("digits", {name: str(value) for name, value in options.items()})
 
 
@@ -128,7 +129,7 @@ def test_a_figure_that_no_evaluation_finds_is_refused(watched: Path, capsys: pyt
     wrong = {**WATCHED, "loop.best.metric": "eval_fd_teacer"}
     words = [word for field, value in {**TINY, **wrong}.items() for word in (f"--{field}", str(value))]
     assert main(["train", "digits", *words, "--name", "wrong", "--runs", str(watched.parent)]) == 2
-    assert "no evaluation finds 'eval_fd_teacer'; did you mean 'eval_fd_teacher'?" in capsys.readouterr().err
+    assert_tells(capsys.readouterr().err, "'eval_fd_teacer'", "did you mean 'eval_fd_teacher'")
     assert not (watched.parent / "wrong" / "metrics.jsonl").exists()
 
 
@@ -181,7 +182,7 @@ def test_an_autoencoder_alone_is_evaluated(tmp_path: Path, capsys: pytest.Captur
     assert live["protocol"]["bundle"] == "live" and live["psnr"] != found["psnr"]
     capsys.readouterr()
     assert main(["evaluate", str(folder), "--bundle", "reference"]) == 2
-    assert "whose bundles are 'ema' and 'live'" in capsys.readouterr().err
+    assert_tells(capsys.readouterr().err, "'ema' and 'live'")
 
 
 def test_what_captions_say() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from errors import assert_tells, refused
 from PIL import Image
 
 from repae.cli import Arguments, main
@@ -52,7 +53,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return runs / "tiny"
 
 
-def refused(folder: Path, options: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> str:
+def error_of(folder: Path, options: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> str:
     capsys.readouterr()
     assert main(["sample", str(folder), *words({**QUICK, **options})]) == 2
     return capsys.readouterr().err
@@ -142,12 +143,12 @@ def test_a_folder_belongs_to_its_settings(run: Path, tmp_path: Path, capsys: pyt
     before = (out / "samples.npz").read_bytes()
     assert main(["sample", str(run), *words({**QUICK, **options, "batch-size": 2})]) == 0
     assert "all 6 images were there" in capsys.readouterr().out
-    line = refused(run, {**options, "seed": 1, "sampler.steps": 2}, capsys)
-    assert "holds images of other settings: sampler.steps was 1, is now 2; seed was 0, is now 1." in line
+    line = error_of(run, {**options, "seed": 1, "sampler.steps": 2}, capsys)
+    assert_tells(line, out, "sampler.steps was 1", 2, "seed was 0", 1, "another --out")
     (out / "manifest.json").unlink()
-    assert "holds samples.npz without a manifest.json" in refused(run, options, capsys)
+    assert_tells(error_of(run, options, capsys), out, "samples.npz", "manifest.json", "REMEDY")
     (out / "manifest.json").write_text("{")
-    assert "manifest.json cannot be read" in refused(run, options, capsys)
+    assert_tells(error_of(run, options, capsys), out / "manifest.json", "cannot be read", "REMEDY")
     assert (out / "samples.npz").read_bytes() == before
 
 
@@ -221,7 +222,7 @@ def test_presets_are_the_guides_corrected(run: Path) -> None:
     assert all(settings.guidance.scale <= 2.5 for settings in chosen.values())
     changed = sample_settings(run, {"per-class": "3", "sampler.steps": "2"}, "paper")
     assert changed.num is None and changed.per_class == 3 and changed.sampler == EulerMaruyama(steps=2)
-    with pytest.raises(UserError, match=r"preset 'papr' is unknown; allowed: preview.*did you mean 'paper'"):
+    with refused(UserError, "'papr'", "preview, quality, paper", "did you mean 'paper'"):
         sample_settings(run, {}, "papr")
 
 
@@ -234,37 +235,38 @@ def test_published_guidance_is_that_of_the_recipe(tmp_path: Path) -> None:
     assert sample_settings(tmp_path, {}, "paper-guided").guidance == Guidance(scale=2.2, low=0.0, high=0.65)
     (tmp_path / "recipe.yaml").write_text(recipe.replace(**{"backbone.class_dropout_prob": 0.0}).to_yaml())
     assert sample_settings(tmp_path, {}, "quality").guidance == UNGUIDED
-    with pytest.raises(UserError, match="needs a model with a null class"):
+    with refused(UserError, "'paper-guided'", "null class", "use 'paper'"):
         sample_settings(tmp_path, {}, "paper-guided")
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "facts"),
     [
-        ({"num": 4, "per-class": 2}, "num is 4 and per_class is 2"),
-        ({"labels": "random"}, "give num instead"),
-        ({"classes": "3,3"}, "each may stand there once"),
-        ({"num": 4, "classes": "3,11"}, "classes holds 11"),
-        ({"part": "3/2"}, "part is '3/2'"),
-        ({"part": "0/2"}, "part is '0/2'"),
-        ({"step": 9}, "no checkpoint of step 9; there are: 1, 2, 3"),
-        ({"format": "jpg"}, "format is 'jpg'; allowed: 'npz', 'png', 'shards'"),
-        ({"precision": "fp8"}, "precision is 'fp8'"),
-        ({"device": "cuda:9"}, "device is 'cuda:9'"),
-        ({"guidance.kind": "autoguidance"}, "autoguidance needs a weaker network"),
-        ({"guidance.kind": "autoguidance", "guidance.run": "nowhere"}, "nowhere is no run"),
-        ({"guidance.kind": "autoguidance", "guidance.step": 9}, "no checkpoint of step 9"),
-        ({"guidance.kind": "autoguidence"}, "did you mean 'autoguidance'"),
+        ({"num": 4, "per-class": 2}, ["num is 4", "per_class is 2"]),
+        ({"labels": "random"}, ["labels", "random", "per_class", "give num"]),
+        ({"classes": "3,3"}, ["classes", "3, 3", "once"]),
+        ({"num": 4, "classes": "3,11"}, ["classes", 11, "0 to 9"]),
+        ({"part": "3/2"}, ["part", "'3/2'", "from 1 to the second"]),
+        ({"part": "0/2"}, ["part", "'0/2'", "[1-9]"]),
+        ({"step": 9}, ["step 9", "1, 2, 3"]),
+        ({"format": "jpg"}, ["format", "'jpg'", "'npz', 'png', 'shards'"]),
+        ({"precision": "fp8"}, ["precision", "'fp8'", "bf16"]),
+        ({"device": "cuda:9"}, ["device", "'cuda:9'", "cpu"]),
+        ({"guidance.kind": "autoguidance"}, ["autoguidance", "give step", "an earlier checkpoint", "or run"]),
+        ({"guidance.kind": "autoguidance", "guidance.run": "nowhere"}, ["nowhere", "no run"]),
+        ({"guidance.kind": "autoguidance", "guidance.step": 9}, ["step 9", "1, 2, 3"]),
+        ({"guidance.kind": "autoguidence"}, ["'autoguidence'", "did you mean 'autoguidance'"]),
     ],
     ids=str,
 )
 def test_what_cannot_be_drawn_is_refused(
-    run: Path, options: dict[str, Any], said: str, capsys: pytest.CaptureFixture[str]
+    run: Path, options: dict[str, Any], facts: list[object], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """In one line, before anything is written."""
     there = sorted((run / "samples").iterdir())
-    line = refused(run, options, capsys)
-    assert said in line and line.count("\n") == 1
+    line = error_of(run, options, capsys)
+    assert_tells(line, *facts)
+    assert line.count("\n") == 1
     assert sorted((run / "samples").iterdir()) == there
 
 
@@ -284,7 +286,7 @@ def test_autoguidance_by_an_earlier_checkpoint(run: Path, tmp_path: Path) -> Non
     assert np.array_equal(np.load(tmp_path / "run" / "samples.npz")["arr_0"], guided)
     scratch = ["train", "digits-sit", *words({**TINY, "loop.steps": 1, "seed": 9}), "--name", "other"]
     assert main([*scratch, "--runs", str(tmp_path)]) == 0
-    with pytest.raises(UserError, match="latents mean different"):
+    with refused(UserError, "guidance.run", tmp_path / "other", run, "guidance.step"):
         sample_run(run, other.replace(**{"guidance.run": str(tmp_path / "other"), "out": str(tmp_path / "no")}))
 
 

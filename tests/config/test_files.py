@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from errors import refused
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,7 +36,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(OSError, match="No space left"):
+        with refused(OSError, "No space left"):
             write_atomic(path, "x" * 1000)
     assert json.loads(path.read_text()) == {"a": 1}
     assert list(tmp_path.iterdir()) == [path]
@@ -81,7 +82,7 @@ def test_a_folder_appears_whole_and_on_the_disk(tmp_path: Path, monkeypatch: pyt
 def test_a_folder_is_replaced_only_where_that_is_meant(tmp_path: Path) -> None:
     """Protects what somebody put there meanwhile; where it is meant, all of the former content goes."""
     path = tmp_path / "made"
-    with pytest.raises(OSError, match="not empty"), atomic_folder(path) as folder:
+    with refused(OSError, path, "not empty"), atomic_folder(path) as folder:
         (folder / "a").write_text("a")
         path.mkdir()
         (path / "theirs").touch()

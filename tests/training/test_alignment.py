@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from errors import refused
 from players import IMAGES, WHOLE, batch, step, tokens
 from players import setup as with_discriminator
 
@@ -173,7 +174,5 @@ def test_the_self_teacher_s_times_take_nothing_from_the_other_draws() -> None:
 @pytest.mark.parametrize("depth", [2, 4])
 def test_a_self_teacher_that_is_not_behind_the_aligned_block_is_refused(depth: int) -> None:
     """At the same block with the same noise it would ask for nothing; beyond the last one there is none."""
-    with pytest.raises(
-        UserError, match=rf"self_teacher.depth {depth} is not behind .*encoder_depth 2.*allowed: 3 to 3"
-    ):
+    with refused(UserError, f"self_teacher.depth {depth}", "encoder_depth 2", "3 to 3"):
         step(setup(method=Repa(self_teacher=SelfTeacherConfig(depth=depth))))

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from errors import refused
 from families import DETERMINISTIC, TRAINABLE, config
 from players import WHOLE, batch, setup, step
 
@@ -65,7 +66,7 @@ def test_repa_on_a_frozen_rae() -> None:
 @pytest.mark.parametrize("method", [RepaE(), Naive()])
 def test_an_rae_is_not_trained(method: Any) -> None:
     """Refused when the players are built, with the method that it is for."""
-    with pytest.raises(UserError, match=r"method\.kind 'repa'"):
+    with refused(UserError, "frozen", "method.kind 'repa'"):
         game(config("rae"), method=method)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from errors import refused
 from players import WHOLE, batch, setup, step
 
 from repae.config import UserError
@@ -188,7 +189,7 @@ def test_a_non_finite_batch_leaves_the_statistics_and_the_weights_alone() -> Non
 def test_alignment_without_teachers_is_refused_in_words() -> None:
     """REPA-E without a teacher has nothing to align to; plain SiT has nothing to project."""
     game = step(setup(), aligned=False)
-    with pytest.raises(UserError, match="at least one teacher"):
+    with refused(UserError, "0 projections", "at least one teacher"):
         game(batch(), 0, WHOLE)
 
 
