@@ -108,8 +108,9 @@ def test_networks_at_hand_are_found_and_missing_ones_named(here):
     """A saved teacher serves; one that is gone, the Inception and LPIPS are named with the file that is wanted."""
     dataset, settings = DigitsConfig().open(), EvaluationConfig()
     gone = networks_at_hand(find("digits"), settings, dataset, _context(here))
-    assert gone.extractors == [] and "features of teacher: it is no longer kept" in gone.missing[0]
-    assert "vgg16-397923af.pth" in gone.missing[-1] and not any("FID" in words for words in gone.missing)
+    assert_tells(gone.missing[0], "features of teacher", "no longer kept")
+    assert_tells(gone.missing[-1], "vgg16-397923af.pth")
+    assert gone.extractors == [] and not any("FID" in words for words in gone.missing)
     EmbeddedTeacher(EmbeddedTeacherConfig()).save("grey")
     recipe = find("digits").replace(**{"teachers.0.folder": "grey"})
     found = networks_at_hand(recipe, settings, dataset, _context(here))

@@ -274,7 +274,7 @@ def test_a_start_that_does_not_fit_is_refused_before_anything(
     for argv, facts in (
         ([*base, "--init-from", imported, "--backbone.depth=4"], ["backbone.depth", 4, "3 there"]),
         ([*base, "--init-from", imported, "--path.kind=cosine"], ["path.kind", "'cosine'", "'linear'"]),
-        ([*base, "--init-from", tmp_path / "none"], [tmp_path / "none", "no run to start from"]),
+        ([*base, "--init-from", tmp_path / "none"], [tmp_path / "none", "no run"]),
         ([*base, "--init-from", imported, "--start.kind=scratch"], ["--init-from", "--start", "give one"]),
         (["train", "digits", "--init-from", imported], ["vae.kind", "'tiny'", "'kl'"]),
     ):

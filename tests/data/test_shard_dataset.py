@@ -103,7 +103,7 @@ def test_what_is_missing_is_said(prepared: Path, tmp_path: Path) -> None:
     """Protects the dry run: nothing where there is a folder, words where there is none; sizes are known before."""
     assert not any(ShardsConfig(path=str(prepared)).missing()) and ShardsConfig(path=str(prepared)).resolution == SIDE
     nowhere = ShardsConfig(path=str(tmp_path / "nowhere"))
-    assert "there is no manifest.json; give a folder made by `repae prepare`" in "".join(nowhere.missing())
+    assert_tells("".join(nowhere.missing()), tmp_path / "nowhere", "no manifest.json", "`repae prepare`")
     assert nowhere.resolution == 256
 
 

@@ -54,7 +54,7 @@ def test_an_embedded_teacher_and_the_classifier_work_for_grey_images(tmp_path):
     assert opened.digest == features.digest and torch.equal(opened(images)["pool"], features(images)["pool"])
     classifier = ClassifierFeatures(Classifier(1, 10).eval())
     assert classifier(images)["pool"].shape == (5, 64) and classifier.facts()["dim"] == 64
-    with refused(UserError, "teacher embedded", "no class token", "mean of its patch tokens"):
+    with refused(UserError, "teacher embedded", "no class token", "mean"):
         TeacherFeatures(teacher, "teacher", "class")
 
 

@@ -72,7 +72,7 @@ def test_refuses_shapes_that_would_broadcast_or_differ(shape: tuple[int, ...], t
 def test_refuses_surplus_teachers_and_none() -> None:
     """A surplus teacher must not be dropped, as a zip would."""
     p, z = tokens(2, 3, 4, 0), tokens(2, 3, 4, 1)
-    with refused(UserError, "1 projections", "2 sets", "one projector for each teacher"):
+    with refused(UserError, "1 projections", "2 sets", "one projector"):
         alignment_loss([p], [z, z])
     with refused(UserError, "0 projections", "0 sets", "at least one teacher"):
         alignment_loss([], [])

@@ -94,5 +94,5 @@ def test_what_is_no_number_is_refused(name, value):
 
 def test_rank_beyond_the_world_is_refused():
     """Ranks count from 0."""
-    with refused(UserError, "RANK is 4", "WORLD_SIZE is 4", "below the number of processes"):
+    with refused(UserError, "RANK is 4", "WORLD_SIZE is 4", "below the number"):
         read_launch({**TORCHRUN, "RANK": "4"})

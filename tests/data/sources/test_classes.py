@@ -95,7 +95,7 @@ def test_names_from_a_file(tmp_path: Path) -> None:
     assert found.names == ("cat", "dog", "Überraschung") and found.labels.tolist() == [2, MISSING, 0]
     assert found.notes == ("1 image without a class in the table left out",)
     for values, wrong in (([0, 3], "'3'"), (["cat"], "'cat'")):
-        with refused(UserError, file, "0 to 2", "the table", wrong, "one line for each number"):
+        with refused(UserError, file, "0 to 2", "the table", wrong, "one line for each"):
             read_class_names(str(file), classified(values), "the table")
     with refused(UserError, tmp_path / "no.txt", "No such file", "give a text file"):
         read_class_names(str(tmp_path / "no.txt"), classified([0]), "the table")
