@@ -25,6 +25,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.delenv(name, raising=False)
     torch.manual_seed(0)
     logging.getLogger("repae").handlers.clear()  # a handler keeps the standard error that it was made with
+    logging.getLogger("repae").setLevel(logging.NOTSET)  # a command that ran as a further process left it at ERROR
     dtype = torch.get_default_dtype()
     yield
     torch.set_default_dtype(dtype)
