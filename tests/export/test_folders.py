@@ -13,12 +13,12 @@ from errors import refused
 from safetensors.torch import load_file, save_file
 
 from repae.config import UserError
-from repae.export.digest import digest
 from repae.export.folders import WEIGHTS, default_sampler, read_pipeline, read_vae, write_pipeline, write_vae
 from repae.flow import CosinePath, Euler, EulerMaruyama, Guidance, Heun, LinearPath, Sampler
 from repae.flow import Path as FlowPath
 from repae.models import Bundle, DiffusersConfig, KLConfig, LatentNorm
 from repae.runs.weights import load_vae
+from repae.runtime.digest import short_digest
 from repae.runtime.precision import Precision
 from repae.sampling import generate
 
@@ -143,8 +143,8 @@ def test_the_way_back(kl: Bundle, tiny: Bundle, tmp_path: Path) -> None:
             class_dropout_prob=back.denoiser.backbone.config.class_dropout_prob
         )
         assert back.null_label == bundle.null_label and index["path"] == "cosine"
-        assert digest(back.denoiser.backbone.state_dict()) == digest(bundle.denoiser.backbone.state_dict())
-        assert digest(back.vae.state_dict()) == digest(bundle.vae.state_dict())
+        assert short_digest(back.denoiser.backbone.state_dict()) == short_digest(bundle.denoiser.backbone.state_dict())
+        assert short_digest(back.vae.state_dict()) == short_digest(bundle.vae.state_dict())
         assert index == json.loads((tmp_path / name / "model_index.json").read_text())
         assert torch.allclose(back.latent_norm.running_var, bundle.latent_norm.running_var, rtol=1e-5, atol=1e-9)
         assert default_sampler(index)[0] == sampler
@@ -163,10 +163,10 @@ def test_published_files_of_an_older_diffusers_open(kl: Bundle, tmp_path: Path) 
     assert sum(".query." in name for name in old) >= 4
     save_file(old, file)
     vae, norm = read_vae(tmp_path)
-    assert norm is None and digest(vae.state_dict()) == digest(kl.vae.state_dict())
+    assert norm is None and short_digest(vae.state_dict()) == short_digest(kl.vae.state_dict())
     again = KLConfig(**kl.vae.config.model_dump()).build(3)  # type: ignore[attr-defined]
     load_vae(again, tmp_path)
-    assert digest(again.state_dict()) == digest(kl.vae.state_dict())
+    assert short_digest(again.state_dict()) == short_digest(kl.vae.state_dict())
 
 
 def test_an_autoencoder_of_diffusers_keeps_its_architecture_and_gets_our_statistics(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_an_autoencoder_of_diffusers_keeps_its_architecture_and_gets_our_statist
     norm.set_statistics(torch.arange(4.0), torch.arange(1.0, 5.0))
     write_vae(tmp_path, vae, norm, 16)
     again, statistics = read_vae(tmp_path)
-    assert digest(again.state_dict()) == digest(vae.state_dict()) and statistics is not None
+    assert short_digest(again.state_dict()) == short_digest(vae.state_dict()) and statistics is not None
     assert torch.allclose(statistics.running_mean, norm.running_mean)
     assert torch.allclose(statistics.running_var, norm.running_var)
     config = json.loads((tmp_path / "config.json").read_text())

@@ -15,13 +15,13 @@ from safetensors.torch import load_file, save_file
 from repae.config import UserError
 from repae.data.shard_folder import FieldSpec, ShardPlan
 from repae.data.shard_writer import ShardWriter, begin, finish
-from repae.export.digest import digest, parameters
 from repae.export.folders import WEIGHTS, write_pipeline
-from repae.export.inspect import inspect
+from repae.export.inspect import inspect, parameters
 from repae.flow import Euler, Guidance
 from repae.models import Bundle
 from repae.models.reference_keys import vae_from_reference
 from repae.runtime.checkpoint import CheckpointStore
+from repae.runtime.digest import short_digest
 
 
 def test_a_pipeline_knows_its_autoencoder(kl: Bundle, tmp_path: Path) -> None:
@@ -33,7 +33,7 @@ def test_a_pipeline_knows_its_autoencoder(kl: Bundle, tmp_path: Path) -> None:
     found = inspect(tmp_path)
     assert found.what == "diffusers pipeline SiTPipeline" and found.together.startswith("yes")
     assert found.facts["latent mean"] == "0.5, -1, 2, 0"
-    assert found.parts["vae"] == (parameters(kl.vae.state_dict()), digest(kl.vae.state_dict()))
+    assert found.parts["vae"] == (parameters(kl.vae.state_dict()), short_digest(kl.vae.state_dict()))
     file = tmp_path / "vae" / WEIGHTS
     state = load_file(file)
     state["decoder.conv_out.bias"] += 1e-6
@@ -48,7 +48,7 @@ def test_files_of_the_reference(tmp_path: Path) -> None:
     joint = inspect(files.write_joint(tmp_path))
     assert joint.what == "checkpoint of REPA-E" and joint.facts["step"] == "3" and joint.together.startswith("yes")
     converted = vae_from_reference(files.weights("vae"))
-    assert joint.parts["vae"] == (293_159, digest(converted))
+    assert joint.parts["vae"] == (293_159, short_digest(converted))
     assert joint.parts["denoiser"] != joint.parts["ema_denoiser"]
     vae = inspect(files.write_autoencoder(tmp_path))
     assert vae.what == "autoencoder of the reference" and vae.parts["vae"] == joint.parts["vae"]
@@ -58,7 +58,7 @@ def test_files_of_the_reference(tmp_path: Path) -> None:
     told = inspect(tmp_path / "bare.safetensors", num_heads=4, origin="REPA")
     assert told.together.startswith("not shown")
     torch.save({"a": {"w": torch.zeros(3, 2)}, "b": 1}, tmp_path / "other.pt")
-    assert inspect(tmp_path / "other.pt").parts == {"a": (6, digest({"w": torch.zeros(3, 2)}))}
+    assert inspect(tmp_path / "other.pt").parts == {"a": (6, short_digest({"w": torch.zeros(3, 2)}))}
 
 
 def test_a_stage_without_a_recipe_and_nothing_at_all(kl: Bundle, tmp_path: Path) -> None:
@@ -100,11 +100,11 @@ def test_the_digest_depends_on_names_shapes_and_values_only() -> None:
     """Not on order, not on the wrapper's prefix, and on every value, of 0-dimensional and half tensors too."""
     state = {"model.a": torch.arange(4.0), "b": torch.tensor(3), "c": torch.ones(2, dtype=torch.bfloat16)}
     same = {"c": state["c"].clone(), "a": state["model.a"], "b": state["b"]}
-    assert digest(state) == digest(same) and len(digest(state)) == 12
+    assert short_digest(state) == short_digest(same) and len(short_digest(state)) == 12
     others = [
         {**same, "b": torch.tensor(4)},
         {**same, "a": same["a"].reshape(2, 2)},
         {**same, "c": same["c"].float()},
         {"d": same["c"], "a": same["a"], "b": same["b"]},
     ]
-    assert len({digest(other) for other in [same, *others]}) == 5
+    assert len({short_digest(other) for other in [same, *others]}) == 5

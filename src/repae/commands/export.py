@@ -13,7 +13,6 @@ from repae import __version__
 from repae.commands.import_weights import empty_folder
 from repae.config import Config, UserError, atomic_folder, check, write_atomic
 from repae.export.card import Card
-from repae.export.digest import digest
 from repae.export.folders import INDEX, write_pipeline, write_vae
 from repae.export.reference import autoencoder_files, to_reference
 from repae.export.sizes import published_name
@@ -22,6 +21,7 @@ from repae.recipes.recipe import Recipe
 from repae.runs.open import ORIGIN, open_run
 from repae.runs.weights import newest_of, own_part, read_autoencoder
 from repae.runtime.checkpoint import CheckpointStore
+from repae.runtime.digest import short_digest
 from repae.training.methods.configs import Naive, RepaE, VaeOnly
 from repae.training.state import BUNDLES, BundleName
 
@@ -82,8 +82,8 @@ def _write_pipeline(folder: Path, place: Path, settings: ExportSettings) -> None
         resolution=run.meta["resolution"],
     )
     digests = {
-        "generator": digest(bundle.denoiser.backbone.state_dict()),
-        "autoencoder": digest(bundle.vae.state_dict()),
+        "generator": short_digest(bundle.denoiser.backbone.state_dict()),
+        "autoencoder": short_digest(bundle.vae.state_dict()),
     }
     figures = _figures(folder, bundle.name, recipe, run.step)
     tiny = isinstance(bundle.vae, TinyAutoencoder)
@@ -99,7 +99,7 @@ def _write_autoencoder(folder: Path, place: Path, settings: ExportSettings) -> N
     recipe = check(Recipe, saved.meta["recipe"], str(newest))
     vae, norm = read_autoencoder(folder)
     write_vae(place, vae, norm, saved.meta["resolution"])
-    digests = {"autoencoder": digest(vae.state_dict())}
+    digests = {"autoencoder": short_digest(vae.state_dict())}
     name = own_part(store, newest, 1) or ""
     bundle = recipe.bundle if not isinstance(recipe.method, VaeOnly) else "ema" if name.startswith("ema_") else "live"
     tiny = isinstance(vae, TinyAutoencoder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from contextlib import nullcontext
@@ -14,7 +13,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from repae.commands.sample_settings import PER_CLASS, RunAutoguidance, SampleSettings
-from repae.config import UserError, locked, write_atomic
+from repae.config import UserError, json_digest, locked, write_atomic
 from repae.flow import Guidance
 from repae.flow.guidance import check_null_label
 from repae.runs.context import RunContext, run_context, write_environment
@@ -153,7 +152,7 @@ def folder_name(what: dict[str, Any]) -> str:
 
 def digest(what: dict[str, Any]) -> str:
     """SHA-256 of an identity."""
-    return hashlib.sha256(json.dumps(what, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return json_digest(what)
 
 
 def _weights(run: Run) -> dict[str, Any]:

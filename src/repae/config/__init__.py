@@ -26,6 +26,7 @@ __all__ = [
     "atomic_folder",
     "check",
     "fields",
+    "json_digest",
     "locked",
     "read_yaml",
     "suggest",
@@ -35,7 +36,7 @@ __all__ = [
 ConfigT = TypeVar("ConfigT", bound="Config")
 
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a checker that saw `__call__` would forget the fields that a constructor takes
     _ConfigMeta = type(pydantic.BaseModel)
 else:
 
@@ -84,9 +85,13 @@ class Config(pydantic.BaseModel, metaclass=_ConfigMeta):
         return check(cls, read_yaml(path), str(path))
 
     def digest(self) -> str:
-        """12 hexadecimal digits of the SHA-256 of the canonical JSON: equal configurations have equal digests."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+        """The first 12 digits of `json_digest`: equal configurations have equal ones."""
+        return json_digest(self.model_dump(mode="json"))[:12]
+
+
+def json_digest(data: Any) -> str:
+    """SHA-256 of the canonical JSON of plain data: without spaces, keys in order."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def check(model_cls: type[ConfigT], data: Any, where: str) -> ConfigT:

@@ -15,7 +15,6 @@ numpy lacks, is stored as uint16.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -31,7 +30,7 @@ from jaxtyping import Int64
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from repae.config import Config, UserError, check
+from repae.config import Config, UserError, check, json_digest
 from repae.data.file_store import FileStore, LocalStore
 
 PLAN, MANIFEST, SHARDS = "plan.json", "manifest.json", "shards"
@@ -148,8 +147,7 @@ class Manifest(Config):
 
     def seal_of_content(self) -> str:
         """What `seal` must be."""
-        body = self.model_dump(mode="json", exclude={"seal"})
-        return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        return json_digest(self.model_dump(mode="json", exclude={"seal"}))
 
 
 def shard_file(number: int, field: str) -> str:

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from repae.config import UserError, write_atomic
-from repae.export.digest import digest
 from repae.flow import Euler, EulerMaruyama, Guidance, Heun, Sampler
 from repae.models.autoencoders import (
     Autoencoder,
@@ -31,6 +30,7 @@ from repae.models.bundle import Bundle
 from repae.models.denoiser import Denoiser
 from repae.models.latent_norm import LatentNorm
 from repae.models.weight_files import read_file
+from repae.runtime.digest import short_digest
 
 WEIGHTS, INDEX = "diffusion_pytorch_model.safetensors", "model_index.json"
 _ATTENDING = ("AttnDownEncoderBlock2D", "AttnUpDecoderBlock2D")
@@ -221,7 +221,7 @@ def _write_transformer(folder: Path, bundle: Bundle) -> None:
         num_classes=sit.config.num_classes,
         null_class=sit.config.null_label is not None,
         qk_norm=sit.config.qk_norm,
-        vae_digest=digest(bundle.vae.state_dict()),
+        vae_digest=short_digest(bundle.vae.state_dict()),
     )
     model.load_state_dict(sit.state_dict())
     model.save_pretrained(folder)

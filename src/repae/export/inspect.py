@@ -13,11 +13,11 @@ from torch import Tensor
 from repae.config import UserError
 from repae.data.file_store import LocalStore
 from repae.data.shard_folder import MANIFEST, read_manifest
-from repae.export.digest import digest, parameters
 from repae.export.folders import INDEX, WEIGHTS, read_json
 from repae.export.reference import Contents, Origin, read_reference
 from repae.models.weight_files import is_state, read_file
 from repae.runtime.checkpoint import CheckpointStore
+from repae.runtime.digest import short_digest
 from repae.training.state import BUNDLES
 
 PLAYERS = ("denoiser", "latent_norm", "vae", "discriminator", "ema_denoiser", "ema_latent_norm", "ema_vae")
@@ -200,8 +200,13 @@ def _contents(contents: Contents) -> Inspection:
     return found
 
 
+def parameters(state: Mapping[str, Tensor]) -> int:
+    """Number of values, counters of one number left out."""
+    return sum(tensor.numel() for tensor in state.values() if tensor.ndim > 0)
+
+
 def _parts(states: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[int, str]]:
-    return {name: (parameters(state), digest(state)) for name, state in states.items()}
+    return {name: (parameters(state), short_digest(state)) for name, state in states.items()}
 
 
 def _describe_statistics(found: Inspection, state: Mapping[str, Tensor] | None, eps: float) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -13,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from repae.config import UserError, atomic_folder, write_atomic
+from repae.config import UserError, atomic_folder, json_digest, write_atomic
 from repae.config.files import REPLACED, remove_folder, settle
 from repae.runtime.digest import sha256_of
 from repae.runtime.distributed import every_process, is_main
@@ -33,13 +32,9 @@ _FOLDER = re.compile(rf"step-(\d+)({re.escape(REPLACED)})?")
 class Stateful(Protocol):
     """Whatever a checkpoint can hold: dicts, lists and tuples of tensors and plain values."""
 
-    def state_dict(self) -> dict[str, Any]:
-        """The state now."""
-        ...
+    def state_dict(self) -> dict[str, Any]: ...
 
-    def load_state_dict(self, state_dict: dict[str, Any], /) -> Any:
-        """Take over a state."""
-        ...
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> Any: ...
 
 
 class Saved(NamedTuple):
@@ -108,12 +103,10 @@ class CheckpointStore:
         return self.folder / _name(step)
 
     def latest(self) -> Path | None:
-        """The checkpoint of the highest step, or None."""
         found = _checkpoints(self.folder)
         return found[max(found)] if found else None
 
     def steps(self) -> list[int]:
-        """The steps of all checkpoints that are there, in order."""
         return sorted(_checkpoints(self.folder))
 
     def at(self, step: int) -> Path:
@@ -155,7 +148,7 @@ class CheckpointStore:
     def digest(self, path: str | Path, parts: Iterable[str]) -> str:
         """SHA-256 of the tensors of some parts, as the checkpoint records it, without reading them."""
         files = _read_state(Path(path))["files"]
-        return _digest({part: files[part]["sha256"] for part in parts if part in files})
+        return json_digest({part: files[part]["sha256"] for part in parts if part in files})
 
     def load(self, path: str | Path, parts: Mapping[str, Stateful], *, partial: bool = False) -> Saved:
         """Give every part its state from the checkpoint at ``path``; nothing is loaded before all of it is verified.
@@ -206,7 +199,7 @@ class CheckpointStore:
                     save_file(tensors, file)
                     files[name] = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
             body = {"schema": SCHEMA, "step": step, "meta": _plain(meta), "files": files, "parts": trees}
-            (folder / _STATE).write_text(json.dumps({**body, "digest": _digest(body)}, indent=1, allow_nan=False))
+            (folder / _STATE).write_text(json.dumps({**body, "digest": json_digest(body)}, indent=1, allow_nan=False))
 
     def _prune(self) -> None:
         found = _checkpoints(self.folder)
@@ -247,7 +240,7 @@ def _read_state(path: Path) -> dict[str, Any]:
             f"checkpoint {path} has schema {schema!r}, this version of repae reads schemas up to {SCHEMA}; "
             f"use the version that wrote it, or {_remedy(path)}"
         )
-    if state.pop("digest", None) != _digest(state):
+    if state.pop("digest", None) != json_digest(state):
         raise _damaged(path, f"{_STATE} has been altered")
     return current_checkpoint(state, SCHEMA)
 
@@ -288,7 +281,3 @@ def _plain(tree: Any) -> Any:
     skeleton, tensors = flatten(tree)
     assert not tensors, f"tensors belong into parts: {', '.join(tensors)}"
     return skeleton
-
-
-def _digest(body: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

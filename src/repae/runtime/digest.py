@@ -16,7 +16,6 @@ _READ_BYTES = 2**20
 
 
 def weights_digest(module: nn.Module) -> str:
-    """`state_digest` of a module's state dict."""
     return state_digest(module.state_dict())
 
 
@@ -33,6 +32,11 @@ def state_digest(state: Mapping[str, Tensor]) -> str:
         digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def short_digest(state: Mapping[str, Tensor]) -> str:
+    """The first 12 digits of `state_digest`, as people compare them."""
+    return state_digest(state)[:12]
 
 
 def sha256_of(file: Path) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from repae.config import UserError
 from repae.flow import Autoguidance, Guidance, Path, Sampler
-from repae.runtime.beside import at_once, beside
+from repae.runtime.background import background, foreground
 from repae.runtime.distributed import World
 from repae.runtime.precision import Precision
 from repae.sampling.files import Output
@@ -89,7 +89,7 @@ def draw(
     seed: int = 0,
     progress: ProgressBar | None = None,
 ) -> Throughput:
-    """Draw some batches of the images of `labels` and hand them to `output`, in a process beside if there are several.
+    """Draw some batches of the images of `labels` and hand them to `output`, in the background if they are several.
 
     Image i is that of `generate` with these arguments.
 
@@ -113,7 +113,7 @@ def draw(
     weaker = None if weak is None else Counted(weak)
     began, done = time.monotonic(), 0
     try:
-        with beside() if len(batches) > 1 else at_once() as submit:
+        with background() if len(batches) > 1 else foreground() as submit:
             for numbers in batches:
                 images = generate(
                     counted, labels[numbers.start : numbers.stop], sampler=sampler, path=path, precision=precision,

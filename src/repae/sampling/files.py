@@ -21,8 +21,8 @@ from typing_extensions import override
 
 from repae.config import atomic_file
 from repae.config.files import settle
-from repae.runtime.beside import Submit
-from repae.runtime.files import write_array, write_pngs
+from repae.runtime.background import Submit
+from repae.runtime.image_files import write_array, write_pngs
 
 PNG_END = b"IEND\xaeB`\x82"
 

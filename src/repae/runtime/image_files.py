@@ -1,4 +1,4 @@
-"""Files of images, written whole or not at all. Imports no torch, so that a process beside can begin at once."""
+"""Files of images, written whole or not at all. Imports no torch, so that a background process can begin at once."""
 
 from __future__ import annotations
 

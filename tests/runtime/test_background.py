@@ -11,17 +11,17 @@ from errors import refused
 from processes import child_environment
 
 from repae.config import UserError
-from repae.runtime.beside import AHEAD, at_once, beside
+from repae.runtime.background import AHEAD, background, foreground
 
 pytestmark = pytest.mark.slow
 
 WRITE = "import os, time; time.sleep(0.05); print({word}, end=' ', file=open({path!r}, 'a'))"
 
 
-def test_calls_run_beside_in_order_and_errors_come_back(tmp_path):
+def test_calls_run_in_the_background_in_order_and_errors_come_back(tmp_path):
     """One process, not this one; the caller goes on meanwhile but never more than a few calls ahead."""
     path = tmp_path / "words"
-    with beside() as submit:
+    with background() as submit:
         submit(exec, WRITE.format(word="os.getpid()", path=str(path)))
         for count, word in enumerate("abcdef", 2):
             submit(exec, WRITE.format(word=repr(word), path=str(path)))
@@ -29,24 +29,24 @@ def test_calls_run_beside_in_order_and_errors_come_back(tmp_path):
             assert count - len(written) <= AHEAD
     pid, *words = path.read_text().split()
     assert words == list("abcdef") and int(pid) != os.getpid()
-    with refused(OSError, "No space left"), beside() as submit:
+    with refused(OSError, "No space left"), background() as submit:
         submit(exec, "raise OSError(28, 'No space left on device')")
-    with at_once() as submit:
+    with foreground() as submit:
         submit(exec, WRITE.format(word="os.getpid()", path=str(path)))
     assert path.read_text().split()[-1] == str(os.getpid())
 
 
-def test_a_process_beside_that_dies_is_named(tmp_path):
+def test_a_background_process_that_dies_is_named(tmp_path):
     """The kernel may end it where memory is scarce."""
-    with refused(UserError, "process that writes", "memory", "same command again"), beside() as submit:
+    with refused(UserError, "process that writes", "memory", "same command again"), background() as submit:
         submit(exec, "import os; os._exit(9)")
 
 
 ORPHAN = """
 import os, signal, sys, time
-from repae.runtime.beside import beside
+from repae.runtime.background import background
 if __name__ == "__main__":
-    with beside() as submit:
+    with background() as submit:
         submit(exec, "import os; print(os.getpid(), file=open('pid.part', 'w')); os.rename('pid.part', 'pid')")
         submit(time.sleep, 1)
         sys.stdin.read(1)
@@ -55,7 +55,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for a process in /proc")
-def test_the_process_beside_ends_with_a_killed_parent(tmp_path):
+def test_the_background_process_ends_with_a_killed_parent(tmp_path):
     """SIGKILL leaves no orphan that holds memory and a folder."""
     script = tmp_path / "parent.py"
     script.write_text(ORPHAN)
@@ -73,7 +73,7 @@ def test_the_process_beside_ends_with_a_killed_parent(tmp_path):
     assert not Path(f"/proc/{pid}").is_dir()
 
 
-def test_a_process_beside_loads_no_torch(tmp_path):
+def test_a_background_process_loads_no_torch(tmp_path):
     """It begins at once and takes little memory beside each of eight processes."""
-    with beside() as submit:
-        submit(exec, "import sys, repae.runtime.files; assert 'torch' not in sys.modules, 'torch was loaded'")
+    with background() as submit:
+        submit(exec, "import sys, repae.runtime.image_files; assert 'torch' not in sys.modules, 'torch was loaded'")

@@ -1,4 +1,4 @@
-"""A process beside this one that writes while this one computes."""
+"""A background process that writes while this one computes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from typing import Any
 from repae.config import UserError
 
 AHEAD = 2
-"""Calls that may wait for the process beside before this one waits for it: what is held in memory meanwhile."""
+"""Calls that may wait for the background process before this one waits for it: what is held in memory meanwhile."""
 
 Submit = Callable[..., None]
 """`submit(function, *arguments)`: to be called later, in order."""
 
 
 @contextmanager
-def beside() -> Iterator[Submit]:
+def background() -> Iterator[Submit]:
     """Calls that are submitted within the context run one after another in a new process.
 
     The context ends when all of them have. Function and arguments travel as pickles; the process imports what they
@@ -33,8 +33,9 @@ def beside() -> Iterator[Submit]:
         UserError: the process died.
         Exception: what a call raised, at the next submission or at the end.
     """
-    # Not multiprocessing: fork copies threads and a GPU's context, spawn imports the main program again.
-    program = f"import sys; sys.path[:] = {sys.path!r}; from repae.runtime.beside import serve; serve()"
+    # Not a ProcessPoolExecutor: fork copies threads and a GPU's context; spawn and forkserver import the main program
+    # again, with all the torch in it, and a script that does not guard its own calls would begin anew there.
+    program = f"import sys; sys.path[:] = {sys.path!r}; from repae.runtime.background import serve; serve()"
     process = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin is not None and process.stdout is not None
     calls, answers = process.stdin, process.stdout
@@ -46,7 +47,7 @@ def beside() -> Iterator[Submit]:
             error = pickle.load(answers)
         except (EOFError, BrokenPipeError) as lost:
             raise UserError(
-                "the process that writes beside this one was ended, perhaps for want of memory; what it had written "
+                "the process that writes in the background was ended, perhaps for want of memory; what it had written "
                 "is whole: run the same command again to go on"
             ) from lost
         if error is not None:
@@ -72,8 +73,8 @@ def beside() -> Iterator[Submit]:
 
 
 @contextmanager
-def at_once() -> Iterator[Submit]:
-    """The same for calls that nothing runs beside: they run here, when they are submitted."""
+def foreground() -> Iterator[Submit]:
+    """The same where there is nothing to do meanwhile: calls run here, when they are submitted."""
 
     def submit(function: Callable[..., Any], *arguments: Any) -> None:
         function(*arguments)
@@ -82,7 +83,7 @@ def at_once() -> Iterator[Submit]:
 
 
 def serve() -> None:
-    """The process beside: run what comes in and answer with nothing, or with the error, until nothing comes."""
+    """What the background process does: run what comes in, answer with nothing or the error, until nothing comes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the other one to answer
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
