@@ -43,7 +43,6 @@ class Arguments:
         return self.positional[0]
 
     def at_most(self, count: int) -> None:
-        """Refuses more than ``count`` words that stand alone."""
         if len(self.positional) > count:
             raise UserError(f"{self.positional[count]!r} is one word too many; options are given as --name value")
 
@@ -69,7 +68,6 @@ class Arguments:
         return self.options.pop(name, "") is None
 
     def nothing_left(self, *known: str) -> None:
-        """Refuses what no command has taken."""
         for name in self.options:
             hint = suggest(name, known) or (f"; allowed: {', '.join('--' + k for k in known)}" if known else "")
             raise UserError(f"--{name} is no option of this command{hint}")
@@ -94,7 +92,6 @@ def is_first() -> bool:
 
 
 def say(text: str) -> None:
-    """Prints, from the first process only."""
     if is_first():
         print(text)
 

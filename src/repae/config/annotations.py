@@ -86,11 +86,10 @@ def below(expected: Any, key: int | str) -> Iterator[Any]:
         elif get_origin(bare) in _MAPPINGS:
             yield arguments[-1]
         elif get_origin(bare) in _LISTS and str(key).isdecimal():
-            yield arguments[min(int(key), len(arguments) - 1)]
+            yield arguments[min(int(key), len(arguments) - 1)]  # a list has one type for all positions
 
 
 def describe(expected: Any, constraints: tuple[Any, ...] = ()) -> str:
-    """A type in words, with its bounds."""
     if get_origin(expected) is Annotated:
         inner, *own = get_args(expected)
         return describe(inner, (*own, *constraints))
@@ -121,7 +120,6 @@ def is_container(expected: Any) -> bool:
 
 
 def is_model(expected: Any) -> TypeGuard[type[pydantic.BaseModel]]:
-    """Whether a type is a configuration class."""
     return isinstance(expected, type) and issubclass(expected, pydantic.BaseModel)
 
 

@@ -42,7 +42,6 @@ class Unfinished:
         self.path.replace(self.target)
 
     def discard(self) -> None:
-        """Remove it, if it is still there."""
         if self.path.is_dir():
             shutil.rmtree(self.path, ignore_errors=True)
         else:

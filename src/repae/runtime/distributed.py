@@ -83,7 +83,6 @@ def stop() -> None:
 
 
 def barrier() -> None:
-    """Wait until every process is here."""
     if _world.size > 1:
         dist.barrier()
 

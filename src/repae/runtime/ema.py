@@ -64,7 +64,6 @@ class EMA:
 
     @torch.no_grad()
     def update(self) -> None:
-        """One step towards the live module."""
         mine, live = self._averaged
         if mine and self.decay == 0:
             torch._foreach_copy_(mine, live)  # pyright: ignore[reportPrivateImportUsage]
@@ -76,11 +75,9 @@ class EMA:
         self.count += 1
 
     def state_dict(self) -> dict[str, Any]:
-        """The average and how many updates it has seen."""
         return {"module": self.module.state_dict(), "count": self.count}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a `state_dict`."""
         self.module.load_state_dict(state_dict["module"])
         self.count = state_dict["count"]
 

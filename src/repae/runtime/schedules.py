@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
@@ -18,10 +18,8 @@ class Constant(Config):
     kind: Literal["constant"] = "constant"
     warmup_steps: NonNegativeInt = 0
 
-    @property
-    def depends_on_total(self) -> bool:
-        """Whether another number of total steps changes the learning rate of a step."""
-        return False
+    depends_on_total: ClassVar[bool] = False
+    """Whether another number of total steps changes what it gives for a step."""
 
     def factor(self, step: int, total_steps: int) -> float:
         """The factor of update ``step`` (from 0), in [0, 1]; the first update of a warm-up is not lost to a zero."""
@@ -35,10 +33,7 @@ class Cosine(Config):
     warmup_steps: NonNegativeInt = 0
     final: Fraction = 0.0
 
-    @property
-    def depends_on_total(self) -> bool:
-        """Whether another number of total steps changes the learning rate of a step."""
-        return True
+    depends_on_total: ClassVar[bool] = True
 
     def factor(self, step: int, total_steps: int) -> float:
         """The factor of update ``step`` (from 0) of ``total_steps``, in [0, 1]; ``final`` from the last update on."""
@@ -60,13 +55,9 @@ class OneCycle(Config):
     start_divisor: Annotated[float, Field(ge=1)] = 25.0
     end_divisor: Annotated[float, Field(ge=1)] = 1e4
 
-    @property
-    def depends_on_total(self) -> bool:
-        """Whether another number of total steps changes the learning rate of a step."""
-        return True
+    depends_on_total: ClassVar[bool] = True
 
     def factor(self, step: int, total_steps: int) -> float:
-        """The factor of update ``step`` (from 0) of ``total_steps``, in [0, 1]."""
         start = 1 / self.start_divisor
         peak = self.rise * total_steps - 1
         if step <= peak:
@@ -84,16 +75,13 @@ class Until(Config):
     stop: PositiveInt
     fall_steps: NonNegativeInt = 0
 
+    depends_on_total: ClassVar[bool] = False
+
     @model_validator(mode="after")
     def _falls_in_time(self) -> Until:
         if self.fall_steps > self.stop:
             raise ValueError(f"fall_steps {self.fall_steps} is more than stop {self.stop}; allowed: at most stop")
         return self
-
-    @property
-    def depends_on_total(self) -> bool:
-        """Whether another number of total steps changes the weight at a step."""
-        return False
 
     def factor(self, step: int, total_steps: int) -> float:
         """The factor of update ``step`` (from 0), in [0, 1]; exactly 0 from ``stop`` on."""
