@@ -121,8 +121,8 @@ def _renames(call: ast.Call, function: ast.Attribute) -> bool:
 DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 """Distributions that are not called as what is imported from them."""
 
-UNSEEN = {"tensorboard"}
-"""Imported by torch on our behalf: ``torch.utils.tensorboard`` does not bring it along."""
+UNSEEN = {"tensorboard", "lpips"}
+"""Used, never imported: ``torch.utils.tensorboard`` does not bring the one along, of the other we read a file."""
 
 
 def _imported(path: Path) -> Iterator[str]:

@@ -37,7 +37,7 @@ def test_lpips_equals_the_authors_package(backbone):
     import lpips
 
     net, path = backbone
-    judge = LpipsConfig(net=net, weights=str(path)).open()
+    measure = LpipsConfig(net=net, weights=str(path)).open()
     real, other = _images(), _images(seed=1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -47,12 +47,12 @@ def test_lpips_equals_the_authors_package(backbone):
     network.net.load_state_dict({name: given[f"features.{name.partition('.')[2]}"] for name in own})
     with torch.no_grad():
         expected = network(real / 127.5 - 1, other / 127.5 - 1).double().mean()
-    assert judge(real, other) == pytest.approx(float(expected), rel=1e-6)
-    assert judge(real[:3], real[:3]) == 0.0 and float(expected) > 0
+    assert measure(real, other) == pytest.approx(float(expected), rel=1e-6)
+    assert measure(real[:3], real[:3]) == 0.0 and float(expected) > 0
     grey, rebuilt = _images(2, 1), _images(2, 1, seed=1)
-    assert judge(grey, rebuilt) == pytest.approx(judge(grey.repeat(1, 3, 1, 1), rebuilt.repeat(1, 3, 1, 1)))
-    assert judge.facts()["backbone"] == net and len(judge.facts()["sha256"]) == 24
-    assert not judge.network.training and isinstance(judge.network, nn.Module)
+    assert measure(grey, rebuilt) == pytest.approx(measure(grey.repeat(1, 3, 1, 1), rebuilt.repeat(1, 3, 1, 1)))
+    assert measure.facts()["backbone"] == net and len(measure.facts()["sha256"]) == 24
+    assert not measure.network.training and isinstance(measure.network, nn.Module)
 
 
 def test_missing_and_wrong_backbones_are_said(tmp_path, monkeypatch):
@@ -61,7 +61,7 @@ def test_missing_and_wrong_backbones_are_said(tmp_path, monkeypatch):
     with refused(UserError, "checkpoints/vgg16-397923af.pth", "ImageNet weights vgg16-397923af.pth", "--lpips.weights"):
         LpipsConfig().open()
     torch.save({"features.0.weight": torch.zeros(3)}, tmp_path / "other.pth")
-    with refused(UserError, tmp_path / "other.pth", "AlexNet", "missing slice1.0.bias", "alexnet-owt-7be5be79.pth"):
+    with refused(UserError, tmp_path / "other.pth", "AlexNet", "missing 0.bias", "alexnet-owt-7be5be79.pth"):
         LpipsConfig(net="alex", weights=str(tmp_path / "other.pth")).open()
     with refused(UserError, tmp_path / "other.pth", "missing 0.bias", "vgg16-397923af.pth"):
         LpipsConfig(weights=str(tmp_path / "other.pth")).open()

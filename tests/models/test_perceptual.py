@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from repae.config import UserError
 from repae.losses.perceptual import lpips, output_distance, weighted_mean
-from repae.models.perceptual import ConvNextLogits, Lpips, bundled_linear
+from repae.models.perceptual import ConvNextLogits, LpipsNetwork, bundled_linear
 from repae.models.weight_files import read_weights
 from repae.runtime.precision import Precision
 from repae.training.build import build_vae, build_vae_step
@@ -56,12 +56,12 @@ def vgg_file(theirs: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def network(vgg_file: Path) -> Lpips:
-    return Lpips(vgg_file)
+def network(vgg_file: Path) -> LpipsNetwork:
+    return LpipsNetwork(vgg_file)
 
 
 @pytest.fixture(scope="module")
-def distance(network: Lpips) -> Any:
+def distance(network: LpipsNetwork) -> Any:
     return partial(lpips, network, tuple(network.linear))
 
 
@@ -115,7 +115,7 @@ def test_the_step_shows_images_in_their_range(theirs: Any, distance: Any) -> Non
     assert logged.item() == pytest.approx(0.5 * theirs(reconstruction, real).mean().item(), rel=1e-5)
 
 
-def test_the_first_layer_sees_zero_where_the_image_is_the_mean(network: Lpips) -> None:
+def test_the_first_layer_sees_zero_where_the_image_is_the_mean(network: LpipsNetwork) -> None:
     """The shift and scale of LPIPS v0.1 are those of images in [-1, 1]."""
     seen: list[Tensor] = []
     hook = network.layers[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
@@ -127,7 +127,7 @@ def test_the_first_layer_sees_zero_where_the_image_is_the_mean(network: Lpips) -
     torch.testing.assert_close(seen[1][0, :, 0, 0], torch.tensor([0.53 / 0.458, 0.588 / 0.448, 0.688 / 0.450]))
 
 
-def test_the_real_image_is_evaluated_once_and_without_a_graph(network: Lpips) -> None:
+def test_the_real_image_is_evaluated_once_and_without_a_graph(network: LpipsNetwork) -> None:
     """One pass each: the real one first, recording nothing."""
     passes: list[bool] = []
 
@@ -140,7 +140,7 @@ def test_the_real_image_is_evaluated_once_and_without_a_graph(network: Lpips) ->
     assert passes == [False, True] and real.grad is None and ours.grad is not None
 
 
-def test_it_is_frozen_and_stays_in_eval_mode(network: Lpips) -> None:
+def test_it_is_frozen_and_stays_in_eval_mode(network: LpipsNetwork) -> None:
     """Whatever is asked of it."""
     assert not any(parameter.requires_grad for parameter in network.parameters())
     assert not network.train().training and not any(part.training for part in network.modules())
@@ -153,13 +153,26 @@ def test_precision(vgg_file: Path, distance: Any) -> None:
     value = distance(ours, real)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(distance(ours, real), value)
-    half = Lpips(vgg_file, bf16=True)
+    half = LpipsNetwork(vgg_file, bf16=True)
     assert half(real)[0].dtype == torch.bfloat16
     close = lpips(half, tuple(half.linear), ours.requires_grad_(), real)
     close.backward()
     assert close.dtype == torch.float32 and close.item() != value.item()
     torch.testing.assert_close(close, value, rtol=0.03, atol=0)
     assert ours.grad is not None and ours.grad.any()
+
+
+def test_it_compiles_whole(distance: Any) -> None:
+    """One graph without a break, with value and gradient of the same distance uncompiled."""
+    torch.compiler.reset()
+    compiled = torch.compile(distance, fullgraph=True, backend="eager")
+    (ours, real), found = pair(), []
+    for each in (distance, compiled):
+        images = ours.clone().requires_grad_()
+        value = each(images, real)
+        value.backward()
+        found.append((value.detach(), images.grad))
+    assert torch.equal(found[0][0], found[1][0]) and torch.equal(found[0][1], found[1][1])
 
 
 def test_the_bundled_layers_are_the_references() -> None:
@@ -178,14 +191,14 @@ def test_files_are_whole_or_refused(vgg_file: Path, tmp_path: Path) -> None:
     torch.save({"state_dict": {"lin0.model.1.weight": torch.ones(1, 64, 1, 1)}}, tmp_path / "one.pth")
     torch.save({"a": Path("b")}, tmp_path / "more.pth")
     for given, facts in (
-        ({"vgg": tmp_path / "thin.pth"}, ["thin.pth", "0.weight", "(1, 1, 3, 3)", "(64, 3, 3, 3)"]),
-        ({"vgg": tmp_path / "short.pth"}, ["short.pth", "missing 28.bias"]),
-        ({"vgg": tmp_path / "nothing.pth"}, ["LPIPS's VGG16", tmp_path / "nothing.pth", "put it there"]),
-        ({"vgg": tmp_path / "more.pth"}, [tmp_path / "more.pth", "could run anything", ".safetensors"]),
-        ({"vgg": vgg_file, "linear": tmp_path / "one.pth"}, ["one.pth", "missing lin1.model.1.weight"]),
+        ({"weights": tmp_path / "thin.pth"}, ["thin.pth", "0.weight", "(1, 1, 3, 3)", "(64, 3, 3, 3)"]),
+        ({"weights": tmp_path / "short.pth"}, ["short.pth", "missing 28.bias"]),
+        ({"weights": tmp_path / "nothing.pth"}, ["LPIPS's VGG16", tmp_path / "nothing.pth", "put it there"]),
+        ({"weights": tmp_path / "more.pth"}, [tmp_path / "more.pth", "could run anything", ".safetensors"]),
+        ({"weights": vgg_file, "linear": tmp_path / "one.pth"}, ["one.pth", "missing lin1.model.1.weight"]),
     ):
         with refused(UserError, *facts) as caught:
-            Lpips(**given)
+            LpipsNetwork(**given)
         assert "\n" not in str(caught.value)
 
 
@@ -194,7 +207,7 @@ def test_without_a_connection(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with refused(UserError, "timm/vgg16.tv_in1k", "model.safetensors", "perceptual.vgg FILE"):
-        Lpips()
+        LpipsNetwork()
     with refused(UserError, f"timm/{ATTO}", "model.safetensors", "perceptual.convnext FILE"):
         ConvNextLogits(name=ATTO)
 

@@ -17,7 +17,7 @@ import repae
 from repae.config import UserError
 from repae.models import PatchGAN, PatchGANConfig
 from repae.models.autoencoders import DiffusersConfig
-from repae.models.perceptual import Lpips
+from repae.models.perceptual import LpipsNetwork
 from repae.models.teachers.base import Teacher
 from repae.models.teachers.embedded import EmbeddedTeacher, EmbeddedTeacherConfig
 from repae.recipes.catalogue import find
@@ -77,7 +77,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(6)
         DiffusersConfig(architecture=GREY_FLUX).build(1).model.save_pretrained(folder / "flux" / "vae")
-        vgg = Lpips(load=False)
+        vgg = LpipsNetwork(load=False)
         torch.save({f"features.{name}": tensor for name, tensor in vgg.layers.state_dict().items()}, folder / "vgg.pth")
         torch.save(judge().state_dict(), folder / "disc.pt")
     return folder
@@ -201,7 +201,7 @@ def test_a_perceptual_term_that_nobody_can_compute(changes: dict[str, Any], fact
 
 def test_lpips_of_a_recipe(files: Path) -> None:
     """The distance of a recipe is LPIPS of images as the step has them, grey ones included."""
-    network = Lpips(files / "vgg.pth")
+    network = LpipsNetwork(files / "vgg.pth")
     distance = pretrained_distance(recipe(files), CPU)
     assert distance is not None
     real = torch.rand(2, 1, 32, 32) * 2 - 1

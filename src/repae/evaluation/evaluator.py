@@ -22,7 +22,7 @@ from repae.evaluation.features import POOL, ClassifierFeatures, FeatureExtractor
 from repae.evaluation.frechet import FLOOR_SPLITS
 from repae.evaluation.images import ImagesInMemory, ImagesOfDataset
 from repae.evaluation.latent_space import latent_figures
-from repae.evaluation.perceptual import Lpips
+from repae.evaluation.perceptual import LpipsMeter
 from repae.evaluation.protocol import versions
 from repae.evaluation.reconstruction import fixed_pattern, psnr, ssim
 from repae.evaluation.reference import Reference
@@ -61,7 +61,7 @@ class Networks(NamedTuple):
     """
 
     extractors: Sequence[FeatureExtractor] = ()
-    lpips: Lpips | None = None
+    lpips: LpipsMeter | None = None
     missing: Sequence[str] = ()
 
 

@@ -1,14 +1,15 @@
-"""The pretrained networks in whose features images are compared: VGG16 as LPIPS has it, and ConvNeXt-S.
+"""The pretrained networks in whose features images are compared: LPIPS, and ConvNeXt-S.
 
 They see images in [-1, 1], 1 or 3 channels, convert them by themselves and once, and stay frozen and in eval mode.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,10 +23,46 @@ VGG_NAME = "vgg16.tv_in1k"
 CONVNEXT_NAME = "convnext_small.fb_in1k"
 """timm's names on the hub. VGG16's weights there are torchvision's, which LPIPS was made with."""
 
-_WIDTHS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 _CONVNEXT_SIDE = 224
 _REMEDY = "give the right file"
+
+
+class _Trunk(NamedTuple):
+    """A backbone of LPIPS: its name for people, its layers as torchvision numbers them, and those that are compared."""
+
+    name: str
+    layers: list[nn.Module]
+    compared: tuple[int, ...]
+    widths: tuple[int, ...]
+
+
+def _vgg16() -> _Trunk:
+    widths = (64, 128, 256, 512, 512)
+    layers: list[nn.Module] = []
+    channels = 3
+    for width, convolutions in zip(widths, (2, 2, 3, 3, 3)):
+        for _ in range(convolutions):
+            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
+            channels = width
+        layers.append(nn.MaxPool2d(2))
+    return _Trunk("VGG16", layers, (3, 8, 15, 22, 29), widths)
+
+
+def _alexnet() -> _Trunk:
+    widths = (64, 192, 384, 256, 256)
+    layers = [
+        nn.Conv2d(3, 64, 11, stride=4, padding=2), nn.ReLU(inplace=True), nn.MaxPool2d(3, stride=2),
+        nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(inplace=True), nn.MaxPool2d(3, stride=2),
+        nn.Conv2d(192, 384, 3, padding=1), nn.ReLU(inplace=True),
+        nn.Conv2d(384, 256, 3, padding=1), nn.ReLU(inplace=True),
+        nn.Conv2d(256, 256, 3, padding=1), nn.ReLU(inplace=True),
+    ]  # fmt: skip
+    return _Trunk("AlexNet", layers, (1, 4, 7, 9, 11), widths)
+
+
+LpipsNet = Literal["vgg", "alex"]
+_TRUNKS: dict[LpipsNet, Callable[[], _Trunk]] = {"vgg": _vgg16, "alex": _alexnet}
 
 
 class FrozenNetwork(nn.Module):
@@ -36,7 +73,6 @@ class FrozenNetwork(nn.Module):
         self.bf16 = bf16
 
     def train(self, mode: bool = True) -> FrozenNetwork:
-        """Stays in eval mode."""
         return super().train(False)
 
     def _precision(self, images: Tensor) -> AbstractContextManager[Any]:
@@ -46,13 +82,19 @@ class FrozenNetwork(nn.Module):
         return torch.autocast(images.device.type, torch.bfloat16, cache_enabled=False)
 
 
-class Lpips(FrozenNetwork):
-    """VGG16 up to relu5_3 and the weights of its channels (LPIPS v0.1, arXiv 1801.03924).
+class LpipsNetwork(FrozenNetwork):
+    """The features of LPIPS v0.1 (arXiv 1801.03924) and the weights of their channels; `losses.perceptual.lpips`
+    compares them, in the training's loss and in the evaluation.
+
+    The package lpips agrees to 1e-6, and serves here as the place of those weights only. As a network it gives the
+    distance in bfloat16 under autocast, takes weights from torchvision alone, and draws all of VGG16 at random first,
+    its classifier included.
 
     Args:
-        vgg: a file in torchvision's or timm's names; None takes `VGG_NAME` from the hub or its cache.
-        linear: LPIPS's own weights (``vgg.pth``); None takes those that the package lpips brings, the very file that
-            the reference downloads.
+        weights: a file in torchvision's or timm's names; None takes `VGG_NAME` from the hub or its cache.
+        linear: LPIPS's own weights (``vgg.pth``); None takes those of the package, the very file that the reference
+            downloads.
+        net: the backbone, VGG16 up to relu5_3 or AlexNet up to relu5, which has no weights on the hub.
         bf16: compute the features in bfloat16.
         load: False leaves initial weights and reads nothing, for sizes only.
 
@@ -64,39 +106,39 @@ class Lpips(FrozenNetwork):
     scale: Tensor
 
     def __init__(
-        self, vgg: Path | None = None, linear: Path | None = None, *, bf16: bool = False, load: bool = True
+        self,
+        weights: Path | None = None,
+        linear: Path | None = None,
+        *,
+        net: LpipsNet = "vgg",
+        bf16: bool = False,
+        load: bool = True,
     ) -> None:
         super().__init__(bf16=bf16)
-        layers: list[nn.Module] = []
-        channels = 3
-        for stage in _WIDTHS:
-            for width in stage:
-                layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
-                channels = width
-            layers.append(nn.MaxPool2d(2))
-        # Nobody reads the last pooling; without it the numbers of the layers are still torchvision's.
-        self.layers = nn.ModuleList(layers[:-1])
-        self.linear = nn.ParameterList(torch.ones(stage[-1]) for stage in _WIDTHS)
+        trunk = _TRUNKS[net]()
+        self.compared = trunk.compared
+        # What follows the last layer that is compared is left out, and the numbers are still torchvision's.
+        self.layers = nn.ModuleList(trunk.layers[: trunk.compared[-1] + 1])
+        self.linear = nn.ParameterList(torch.ones(width) for width in trunk.widths)
         self.register_buffer("shift", torch.tensor(_SHIFT).view(-1, 1, 1), persistent=False)
         self.register_buffer("scale", torch.tensor(_SCALE).view(-1, 1, 1), persistent=False)
         if load:
-            self._load_vgg(vgg)
-            self._load_linear(linear or bundled_linear())
+            self._load_layers(weights, f"weights of LPIPS's {trunk.name}")
+            self._load_linear(linear or bundled_linear(net))
         self.requires_grad_(False).eval()
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b _ _ _"]]:
-        """relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3 of images in [-1, 1], whose sides are 16 pixels or more."""
+        """Five maps, after the ReLU, of images in [-1, 1] whose sides are 16 pixels (AlexNet: 32) or more."""
         maps: list[Tensor] = []
         with self._precision(images):
             x = (images.expand(-1, 3, -1, -1) - self.shift) / self.scale
-            for layer in self.layers:
-                if isinstance(layer, nn.MaxPool2d):
-                    maps.append(x)
+            for number, layer in enumerate(self.layers):
                 x = layer(x)
-        return [*maps, x]
+                if number in self.compared:
+                    maps.append(x)
+        return maps
 
-    def _load_vgg(self, path: Path | None) -> None:
-        what = "weights of LPIPS's VGG16"
+    def _load_layers(self, path: Path | None, what: str) -> None:
         state = _from_hub(VGG_NAME, "perceptual.vgg") if path is None else read_weights(path, what)
         prefix = "features."
         state = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
@@ -152,11 +194,11 @@ class ConvNextLogits(FrozenNetwork):
             return self.network((pixels - self.mean) / self.std)
 
 
-def bundled_linear() -> Path:
-    """LPIPS's linear layers for VGG16, version 0.1, inside the package lpips."""
+def bundled_linear(net: LpipsNet = "vgg") -> Path:
+    """LPIPS's linear layers, version 0.1, inside the package lpips."""
     found = find_spec("lpips")
     assert found is not None and found.submodule_search_locations, "the package lpips is a dependency"
-    return Path(found.submodule_search_locations[0]) / "weights" / "v0.1" / "vgg.pth"
+    return Path(found.submodule_search_locations[0]) / "weights" / "v0.1" / f"{net}.pth"
 
 
 def _from_hub(name: str, field: str) -> dict[str, Tensor]:

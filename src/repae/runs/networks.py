@@ -6,7 +6,7 @@ from repae.config import UserError
 from repae.data import Dataset
 from repae.evaluation import EvaluationConfig, FeatureExtractor, LpipsConfig, Networks, TeacherFeatures
 from repae.evaluation.inception import WEIGHTS_FILE, cached_weights
-from repae.evaluation.perceptual import FILES, Lpips
+from repae.evaluation.perceptual import FILES, LpipsMeter
 from repae.evaluation.settings import InceptionConfig
 from repae.models.teachers.timm import TimmTeacher
 from repae.recipes.recipe import EmbeddedTeacherTraining, Recipe
@@ -55,7 +55,7 @@ def _teachers(recipe: Recipe, dataset: Dataset, context: RunContext, missing: li
     return found
 
 
-def _lpips(settings: EvaluationConfig, context: RunContext, missing: list[str]) -> Lpips | None:
+def _lpips(settings: EvaluationConfig, context: RunContext, missing: list[str]) -> LpipsMeter | None:
     """LPIPS, if it is named or its backbone lies in torch's cache."""
     if settings.lpips is not None:
         return settings.lpips.open(context.device)

@@ -10,7 +10,7 @@ import torch
 
 from repae.config import UserError
 from repae.losses.perceptual import Perceptual, feature_distance, lpips, output_distance, weighted_mean
-from repae.models.perceptual import CONVNEXT_NAME, VGG_NAME, ConvNextLogits, Lpips
+from repae.models.perceptual import CONVNEXT_NAME, VGG_NAME, ConvNextLogits, LpipsNetwork
 from repae.models.teachers.base import Teacher
 from repae.recipes.recipe import LpipsConvnextPerceptual, LpipsPerceptual, NoPerceptual, Recipe, TeacherPerceptual
 from repae.training.methods.configs import Repa
@@ -64,7 +64,7 @@ def pretrained_distance(recipe: Recipe, device: torch.device) -> Perceptual | No
     if not _counts(recipe) or not isinstance(config, LpipsPerceptual):
         return None
     bf16 = config.precision == "bf16"
-    network = Lpips(_path(config.vgg), _path(config.linear), bf16=bf16).to(device)
+    network = LpipsNetwork(_path(config.vgg), _path(config.linear), bf16=bf16).to(device)
     distance: Perceptual = partial(lpips, network, tuple(network.linear))
     if not isinstance(config, LpipsConvnextPerceptual):
         return distance
