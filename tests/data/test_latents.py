@@ -228,7 +228,7 @@ def test_files_that_are_no_latents_are_refused(what: str, home: Path) -> None:
         facts = ["tiny-vae_h5.json", "No such file", "copy it too"]
     elif what == "no HDF5":
         path.write_bytes(b"nothing")
-        facts = ["HDF5", "copy the file again"]
+        facts = ["HDF5", "fetch or make it again"]
     else:
         with h5py.File(path, "r+") as file:
             del file[name]

@@ -12,15 +12,12 @@ from repae.data.digits import Digits, DigitsConfig
 from repae.data.images import ImageDataset, ImagesConfig, PixelsConfig
 from repae.data.loader import Loader
 from repae.data.shard_dataset import ShardDataset, ShardsConfig
-from repae.data.sources import (
-    ArchiveConfig,
-    FolderConfig,
-    HuggingFaceConfig,
-    LabelledConfig,
-    ReferenceHdf5Config,
-    SeveralConfig,
-    WebDatasetConfig,
-)
+from repae.data.sources.archive import ArchiveConfig
+from repae.data.sources.folder import FolderConfig, LabelledConfig
+from repae.data.sources.hdf5 import ReferenceHdf5Config
+from repae.data.sources.huggingface import HuggingFaceConfig
+from repae.data.sources.several import SeveralConfig
+from repae.data.sources.webdataset import WebDatasetConfig
 
 DataConfig = Annotated[
     DigitsConfig

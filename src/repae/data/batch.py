@@ -33,7 +33,6 @@ class Batch(NamedTuple):
     tokens: tuple[Float[Tensor, "b _ _"], ...] | None = None
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        """The batch with every tensor changed, such as sliced or moved."""
         return Batch(
             change(self.images),
             change(self.labels),
@@ -43,11 +42,9 @@ class Batch(NamedTuple):
         )
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:
-        """The same batch on another device; a copy from pinned memory does not wait."""
         return self.map(lambda part: part.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
-        """The same batch in page-locked memory, from which a GPU copies without waiting."""
         return self.map(Tensor.pin_memory)
 
 
@@ -74,7 +71,6 @@ class Dataset(ABC):
 
     @property
     def num_classes(self) -> int:
-        """Number of classes; labels run from 0 to one less."""
         return len(self.class_names)
 
     @property

@@ -25,11 +25,9 @@ class DigitsConfig(Config):
     resolution: int = Field(32, ge=8, le=256, multiple_of=4)
 
     def missing(self) -> Iterator[str]:
-        """Nothing: they come with scikit-learn."""
         yield from ()
 
     def open(self) -> Digits:
-        """The data set, in memory."""
         return Digits(self)
 
 
@@ -54,14 +52,12 @@ class Digits(Dataset):
 
     @property
     def fingerprint(self) -> str:
-        """Digest of all pixels and labels."""
         digest = hashlib.blake2b(str(tuple(self.images.shape)).encode(), digest_size=16)
         digest.update(self.images.numpy().tobytes())
         digest.update(self.labels.numpy().tobytes())
         return digest.hexdigest()
 
     def batch(self, indices: Int64[Tensor, " b"], flips: Bool[Tensor, " b"] | None = None) -> Batch:
-        """The digits at these indices; see `Dataset.batch`."""
         check_indices(indices, len(self))
         images = self.images[indices]
         if flips is not None:

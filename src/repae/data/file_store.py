@@ -29,7 +29,6 @@ class FileStore(ABC):
     where: str
 
     def name(self, name: str) -> str:
-        """A file's full name."""
         return f"{self.where.rstrip('/')}/{name}"
 
     @abstractmethod
@@ -54,8 +53,6 @@ class FileStore(ABC):
 
 
 class LocalStore(FileStore):
-    """A folder of this machine."""
-
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder).expanduser()
         self.where = str(folder)
@@ -116,7 +113,6 @@ class RemoteStore(FileStore):
         return file
 
     def _fetch(self, name: str, target: Path) -> int:
-        """Puts the file into its place and gives its size."""
         unfinished = Unfinished(target)
         try:
             self._ask(name, lambda files, path: files.get_file(path, str(unfinished.path)))
@@ -158,7 +154,6 @@ class RemoteStore(FileStore):
 
 
 def store_at(path: str, cache: str | None, most_bytes: int) -> FileStore:
-    """The store that a path or URL names."""
     return RemoteStore(path, cache, most_bytes) if is_url(path) else LocalStore(path)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import ABC, abstractmethod
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -44,10 +45,13 @@ class ImageSource(ABC):
             BrokenImageError: what was read shows that this image is at fault.
         """
 
-    @property
-    @abstractmethod
+    @cached_property
     def fingerprint(self) -> str:
         """Hexadecimal digest of names, sizes in bytes and classes, in order; no image is read for it."""
+        return str(self._digest())
+
+    @abstractmethod
+    def _digest(self) -> Digest: ...
 
 
 class BrokenImageError(Exception):

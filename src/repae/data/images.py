@@ -6,7 +6,7 @@ import errno
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -19,6 +19,7 @@ from repae.config import Config, UserError
 from repae.data.batch import Batch, Dataset, check_indices
 from repae.data.decode import MOST_PIXELS, decode
 from repae.data.image_source import BrokenImageError, Digest, ImageSource, readable
+from repae.data.remote import is_url
 
 MOST_SKIPPED = 1000
 """After so many unreadable images in a row something other than the images is broken."""
@@ -71,23 +72,27 @@ class PixelsConfig(Config, ABC):
         """
 
     def open(self) -> ImageDataset:
-        """The data set. Raises as `source` does."""
         return ImageDataset(self.source(), self)
 
 
 class ImagesConfig(PixelsConfig, ABC):
-    """Images from one source; other fields as in `PixelsConfig`.
+    """Images from one source, with classes of their own or all taken as one; other fields as in `PixelsConfig`.
 
     Attributes:
         path: where the source is; `~` is the home folder.
+        labels: "given": the classes that the source has; "none": one class `all`, to train without classes.
     """
 
     path: str = Field(min_length=1)
+    labels: Literal["given", "none"] = "given"
 
     @property
     def where(self) -> str:
-        """The path."""
         return self.path
+
+    def missing(self) -> Iterator[str]:
+        if not is_url(self.path) and not Path(self.path).expanduser().exists():
+            yield f"data: there is nothing at {self.path}; put the images there, or say where they are with --data PATH"
 
 
 class ImageDataset(Dataset):
@@ -113,14 +118,9 @@ class ImageDataset(Dataset):
     @property
     def fingerprint(self) -> str:
         """Digest of the source, the resolution, and whether images are turned upright; no pixel is read."""
-        return self._fingerprint
-
-    @cached_property
-    def _fingerprint(self) -> str:
         return str(Digest(self.source.fingerprint, self.resolution, *(["upright"] if self.config.upright else [])))
 
     def name(self, index: int) -> str:
-        """The image's name inside its source."""
         return self.source.name(index)
 
     def batch(self, indices: Int64[Tensor, " b"], flips: Bool[Tensor, " b"] | None = None) -> Batch:
@@ -147,11 +147,9 @@ class ImageDataset(Dataset):
         return self.decoded(self.encoded(index))
 
     def decoded(self, encoded: bytes) -> UInt8[Tensor, "3 r r"]:
-        """The image in an encoded file. Raises `BrokenImageError` as `read` does."""
         return decode(encoded, self.resolution, upright=self.config.upright, most_pixels=self.config.most_pixels)
 
     def encoded(self, index: int) -> bytes:
-        """The image's file as it is. Raises as `read` does."""
         try:
             return self.source.read(index)
         except OSError as error:
@@ -175,7 +173,6 @@ class ImageDataset(Dataset):
                 )  # fmt: skip
 
     def _standing_in(self, index: int) -> tuple[int, UInt8[Tensor, "3 r r"]]:
-        """The index and the pixels of the image at an index, or of the next one that can be read."""
         tried = min(len(self), MOST_SKIPPED)
         for candidate in (i % len(self) for i in range(index, index + tried)):
             if candidate in self.broken:

@@ -65,16 +65,11 @@ class LatentsAbout(Config):
 
 
 def tokens_field(number: int) -> str:
-    """The array that holds the tokens of a cache's teacher."""
     return f"tokens_{number}"
 
 
 class CachedLatents(LatentStore):
-    """A folder that `repae cache` made.
-
-    Raises:
-        UserError: it is no such folder, it is not finished, it was altered, or a file of it has not its size.
-    """
+    """A folder that `repae cache` made."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = ShardFolder(folder, "latents")
@@ -93,17 +88,14 @@ class CachedLatents(LatentStore):
         return len(self.folder)
 
     def moments(self, indices: Int64[Tensor, " b"], flips: Bool[Tensor, " b"] | None = None) -> Latents:
-        """As `LatentStore.moments`."""
         return Latents(self._rows(MEAN, indices, flips), self._rows(STD, indices, flips))
 
     def present(self, indices: Int64[Tensor, " b"]) -> Int64[Tensor, " b"]:
-        """As `LatentStore.present`."""
         return self.folder.rows(PRESENT, indices.numpy())
 
     def tokens(
         self, teacher: int, indices: Int64[Tensor, " b"], flips: Bool[Tensor, " b"] | None = None
     ) -> Float[Tensor, "b n d"]:
-        """As `LatentStore.tokens`."""
         return self._rows(tokens_field(teacher), indices, flips)
 
     def _rows(self, field: str, indices: Int64[Tensor, " b"], flips: Bool[Tensor, " b"] | None) -> Tensor:

@@ -38,15 +38,12 @@ class LatentDataset(Dataset):
 
     @property
     def fingerprint(self) -> str:
-        """The images'."""
         return self.images.fingerprint
 
     def name(self, index: int) -> str:
-        """The image's."""
         return self.images.name(index)
 
     def batch(self, indices: Int64[Tensor, " b"], flips: Bool[Tensor, " b"] | None = None) -> Batch:
-        """As `Dataset.batch`, with latents, and with tokens where there are ``teachers``."""
         check_indices(indices, len(self))
         if self.pixels:
             images, labels, present = self.images.batch(indices, flips)[:3]
@@ -58,7 +55,6 @@ class LatentDataset(Dataset):
         return Batch(images, labels, present, self.store.moments(present, flips), tokens or None)
 
     def note_broken(self, found: Any) -> None:
-        """As `Dataset.note_broken`."""
         self.images.note_broken(found)
 
 
@@ -84,11 +80,7 @@ class LatentsConfig(Config):
         return store
 
     def read(self, dataset: Dataset | None = None) -> LatentStore:
-        """The latents, whatever they are of; only the reference's file has to be told which images.
-
-        Raises:
-            UserError: there are none, or they are damaged.
-        """
+        """The latents, whatever they are of; only the reference's file has to be told which images."""
         path = Path(self.path).expanduser()
         if not path.exists():
             raise UserError(f"latents: there is nothing at {path}; {REMEDY}")

@@ -35,11 +35,9 @@ class ChannelStatistics(Config):
 
     @property
     def sha256(self) -> str:
-        """Digest of the numbers to the last bit."""
         return hashlib.sha256(json.dumps([self.mean, self.std]).encode()).hexdigest()
 
     def tensors(self) -> tuple[Float64[Tensor, " k"], Float64[Tensor, " k"]]:
-        """Mean and standard deviation."""
         return torch.tensor(self.mean, dtype=torch.float64), torch.tensor(self.std, dtype=torch.float64)
 
 

@@ -83,7 +83,7 @@ class Loader:
         self.shares = [Share(micro, share_count, self.world.rank, self.world.size) for micro in range(share_count)]
 
     def __iter__(self) -> Iterator[Batch]:
-        return read_jobs(self.dataset, _Jobs(self), workers=self.workers, pin_memory=self.pin_memory)
+        return read_jobs(self.dataset, self.jobs(), workers=self.workers, pin_memory=self.pin_memory)
 
     @property
     def broken(self) -> dict[int, str]:
@@ -91,7 +91,6 @@ class Loader:
         return self.dataset.broken
 
     def jobs(self) -> Iterator[Job]:
-        """What to read, micro-batch after micro-batch, from `start_step` on."""
         start = self.start_step * self.batch_size
         while True:
             for share in self.shares:
@@ -121,11 +120,7 @@ class Loader:
 
 
 def read_jobs(dataset: Dataset, jobs: Iterable[Job], *, workers: int = 0, pin_memory: bool = False) -> Iterator[Batch]:
-    """The batches of jobs, in their order; with `workers` above 0 they are read ahead in so many processes.
-
-    Raises:
-        UserError: as `Dataset.batch`, wherever it was raised.
-    """
+    """The batches of jobs, in their order; with `workers` above 0 they are read ahead in so many processes."""
     return _read_ahead(dataset, jobs, workers, pin_memory) if workers else _read(dataset, jobs, pin_memory)
 
 
@@ -166,16 +161,6 @@ def _unpack(dataset: Dataset, reader: Iterable[Result]) -> Generator[Batch, None
         del results
 
 
-class _Jobs:
-    """The loader's jobs as something that can be iterated over again."""
-
-    def __init__(self, loader: Loader) -> None:
-        self.loader = loader
-
-    def __iter__(self) -> Iterator[Job]:
-        return self.loader.jobs()
-
-
 class _Reader(TorchDataset[Result]):
     """Does jobs in a worker process. A refusal travels as words: as an exception it would arrive inside a traceback."""
 
@@ -201,7 +186,6 @@ def _as_it_is(result: Any) -> Any:
 
 
 def _close(reference: weakref.ref[Generator[Batch, None, None]]) -> None:
-    """End a stream that is still open, and with it its workers."""
     batches = reference()
     if batches is not None:
         batches.close()

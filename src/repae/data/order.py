@@ -101,11 +101,9 @@ class _Shuffle:
         self.round_keys = np.array([seed_of(seed, purpose, number) for number in range(ROUNDS)], dtype=np.uint64)
 
     def __call__(self, values: Int64[np.ndarray, " b"], keys: UInt64[np.ndarray, " b"]) -> Int64[np.ndarray, " b"]:
-        """Where each value goes, each by its own key."""
         return self._walk(values, keys, self._forward)
 
     def inverse(self, values: Int64[np.ndarray, " b"], keys: UInt64[np.ndarray, " b"]) -> Int64[np.ndarray, " b"]:
-        """Where each value comes from."""
         return self._walk(values, keys, self._backward)
 
     def _walk(

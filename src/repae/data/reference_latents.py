@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from repae.config import UserError
 from repae.data.batch import Dataset, Latents
+from repae.data.hdf5_file import Hdf5File
 from repae.data.latent_store import LatentStore
 
 INFIX = "img-mean-std-"
@@ -28,14 +28,9 @@ class ReferenceLatents(LatentStore):
     attaches every image to a wrong latent as soon as one is missing. Labels in the entry ``dataset.json`` must agree
     with those of the images. Nothing says which autoencoder made the file: whoever trains on it has to compare.
 
-    The file is opened in the process that reads it; nothing open is pickled.
-
     Args:
         path: the ``.h5`` file.
         dataset: the images, whose names decide.
-
-    Raises:
-        UserError: h5py cannot read it, an image has no latent, or the labels contradict the images'.
     """
 
     vae = None
@@ -47,8 +42,7 @@ class ReferenceLatents(LatentStore):
     def __init__(self, path: str | Path, dataset: Dataset) -> None:
         self.path = Path(path)
         self.where = str(path)
-        self._file: Any = None
-        self._process = os.getpid()
+        self.file = Hdf5File(self.path)
         names = _names(self.path)
         self.names = [_entry_of(dataset, index, names, self.where) for index in range(len(dataset))]
         self._check_labels(dataset)
@@ -64,11 +58,7 @@ class ReferenceLatents(LatentStore):
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_file": None}
-
     def moments(self, indices: Int64[Tensor, " b"], flips: Bool[Tensor, " b"] | None = None) -> Latents:
-        """As `LatentStore.moments`."""
         assert flips is None or not flips.any(), "mirrored images are asked of a file without them"
         mean, std = torch.empty((2, len(indices), *self.shape))
         for row, index in enumerate(indices.tolist()):
@@ -79,11 +69,10 @@ class ReferenceLatents(LatentStore):
         return Latents(mean, std)
 
     def present(self, indices: Int64[Tensor, " b"]) -> Int64[Tensor, " b"]:
-        """The same: the reference's files hold no unreadable image."""
-        return indices
+        return indices  # the reference's files hold no unreadable image
 
     def _check_labels(self, dataset: Dataset) -> None:
-        labels = _labels(self._opened(), self.where)
+        labels = _labels(self.file.opened(), self.where)
         for name, label in zip(self.names, dataset.labels.tolist(), strict=True):
             if labels and labels.get(name) != label:
                 raise UserError(
@@ -93,20 +82,9 @@ class ReferenceLatents(LatentStore):
 
     def _entry(self, name: str) -> np.ndarray:
         try:
-            return np.asarray(self._opened()[name])
+            return np.asarray(self.file.opened()[name])
         except (OSError, KeyError) as error:
             raise UserError(f"{self.where}: entry {name!r} cannot be read: {error}; the file is damaged") from error
-
-    def _opened(self) -> Any:
-        if self._file is None or self._process != os.getpid():  # a handle must not be shared with a forked worker
-            import h5py
-
-            try:
-                self._file, self._process = h5py.File(self.path, "r"), os.getpid()
-            except OSError as error:
-                reason = str(error).splitlines()[0]
-                raise UserError(f"{self.where} cannot be read as HDF5: {reason}; copy the file again") from error
-        return self._file
 
 
 def _names(path: Path) -> dict[str, str]:

@@ -44,7 +44,6 @@ class ShardsConfig(Config):
 
     @property
     def channels(self) -> int:
-        """RGB."""
         return 3
 
     @property
@@ -56,18 +55,15 @@ class ShardsConfig(Config):
 
     @property
     def where(self) -> str:
-        """Where the shards are."""
         return self.path
 
     def missing(self) -> Iterator[str]:
-        """No finished folder there."""
         try:
             read_manifest(self.store(), "images")
         except UserError as error:
             yield f"data: {error}"
 
     def store(self) -> FileStore:
-        """Where the files are."""
         return store_at(self.path, self.cache, self.cache_bytes)
 
     def open(self) -> ShardDataset:
@@ -109,15 +105,10 @@ class ShardDataset(Dataset):
 
     @property
     def fingerprint(self) -> str:
-        """Digest of what was prepared: pixels, labels and how they were made."""
         return self.folder.manifest.seal[:32]
 
     def batch(self, indices: Int64[Tensor, " b"], flips: Bool[Tensor, " b"] | None = None) -> Batch:
-        """The images at these indices; see `Dataset.batch`.
-
-        Raises:
-            UserError: a shard is missing or damaged.
-        """
+        """The images at these indices; see `Dataset.batch`."""
         check_indices(indices, len(self))
         images = self.folder.rows("images", np.asarray(indices))
         if flips is not None:

@@ -53,12 +53,10 @@ class FieldSpec(Config):
 
     @property
     def numpy(self) -> np.dtype[Any]:
-        """How it is stored."""
         return np.dtype(_NUMPY[self.dtype])
 
     @property
     def item_bytes(self) -> int:
-        """Bytes of one item."""
         return math.prod(self.shape) * self.numpy.itemsize
 
     def header(self, count: int) -> bytes:
@@ -94,11 +92,9 @@ class ShardPlan(Config):
 
     @property
     def shards(self) -> int:
-        """Number of shards."""
         return math.ceil(self.count / self.per_shard)
 
     def span(self, number: int) -> range:
-        """The items of the source that belong to a shard."""
         return range(number * self.per_shard, min(self.count, (number + 1) * self.per_shard))
 
 
@@ -110,8 +106,6 @@ class ShardInfo(Config):
 
 
 class Refused(Config):
-    """An item that could not be made."""
-
     name: str
     reason: str
 
@@ -141,22 +135,18 @@ class Manifest(Config):
 
     @classmethod
     def sealed(cls, **parts: Any) -> Manifest:
-        """A manifest with its seal."""
         unsealed = cls(**parts, seal="")
         return unsealed.replace(seal=unsealed.seal_of_content())
 
     def seal_of_content(self) -> str:
-        """What `seal` must be."""
         return json_digest(self.model_dump(mode="json", exclude={"seal"}))
 
 
 def shard_file(number: int, field: str) -> str:
-    """Name of a field's file in a shard, below the folder."""
     return f"{SHARDS}/{number:06d}.{field}.npy"
 
 
 def sidecar_file(number: int) -> str:
-    """Name of the file that completes a shard."""
     return f"{SHARDS}/{number:06d}.json"
 
 
@@ -204,9 +194,6 @@ class ShardFolder:
     Args:
         folder: where it is, a path or a `FileStore`.
         kind: what it must hold.
-
-    Raises:
-        UserError: see `read_manifest`.
     """
 
     def __init__(self, folder: str | Path | FileStore, kind: Literal["images", "latents"]) -> None:
@@ -225,22 +212,14 @@ class ShardFolder:
         return {**self.__dict__, "_open": OrderedDict()}
 
     def labels(self) -> Int64[np.ndarray, " n"]:
-        """The class of every item, mapped: it takes no memory of its own, and the machine's processes share it.
-
-        Raises:
-            UserError: the file is missing or damaged.
-        """
+        """The class of every item, mapped: it takes no memory of its own, and the machine's processes share it."""
         if not len(self):
             return np.zeros(0, np.int64)
         with self._checked(ALL_LABELS, *self.manifest.labels) as file:
             return np.memmap(file, LABEL_FIELD.numpy, "c", HEADER_BYTES, (len(self),))
 
     def rows(self, name: str, indices: Sequence[int] | Int64[np.ndarray, " b"]) -> Tensor:
-        """Items ``[b, *shape]`` of a field at these numbers, each 0..len-1.
-
-        Raises:
-            UserError: a file is missing, shorter than it should be, or cannot be read.
-        """
+        """Items ``[b, *shape]`` of a field at these numbers, each 0..len-1."""
         field = self.fields[name]
         numbers = np.asarray(indices, dtype=np.int64)
         assert numbers.size == 0 or (numbers.min() >= 0 and numbers.max() < len(self)), "an item outside the folder"
@@ -253,17 +232,12 @@ class ShardFolder:
         return _as_tensor(out, field)
 
     def check_sizes(self) -> None:
-        """Refuses now a folder with a file that is missing or has not the size that the manifest says.
-
-        Raises:
-            UserError: names the file.
-        """
+        """Refuses now a folder with a file that is missing or has not the size that the manifest says."""
         for shard in self.manifest.shards:
             for name, (size, digest) in shard.files.items():
                 self._checked(f"{SHARDS}/{name}", size, digest).close()
 
     def names(self, number: int) -> list[str]:
-        """Names of a shard's items."""
         return json.loads(self.store.read(sidecar_file(number)))["names"]
 
     def _read(self, shard: int, field: FieldSpec, row: int, out: np.ndarray) -> None:
@@ -304,7 +278,6 @@ class ShardFolder:
 
 
 def damaged(store: FileStore, name: str, what: str) -> UserError:
-    """The refusal of one file of a folder, with the remedy."""
     remedy = f"delete {sidecar_file(int(name[7:13]))}" if name.startswith(SHARDS) else "nothing else is lost:"
     return UserError(
         f"{store.name(name)} is damaged: {what}; {remedy} and run the command that made the folder again: it makes "

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -90,7 +89,6 @@ class ShardWriter:
         self._labels.append(label)
 
     def refuse(self, name: str, reason: str) -> None:
-        """An item that cannot be made."""
         self._refused.append({"name": readable(name), "reason": readable(reason)})
 
     def count(self, what: str) -> None:
@@ -156,7 +154,6 @@ class _FieldFile:
         return size, digest
 
     def discard(self) -> None:
-        """Removes what was not finished."""
         with suppress(OSError):  # closing writes what is buffered, and a full disk refuses that too
             self._file.close()
         self._unfinished.discard()
@@ -174,14 +171,13 @@ def begin(folder: Path, plan: ShardPlan, scratch: Path | None = None) -> ShardPl
     path = folder / PLAN
     if path.exists():
         begun = read_plan(folder)
-        before, now = begun.model_dump(mode="json"), plan.model_dump(mode="json")
-        about = {**before["about"], **now["about"]}
-        differing = [name for name in about if name != "where" and _of(before, name) != _of(now, name)]
-        implied = {"about", "fields"} if differing else {"about"}
-        differing += [name for name in now if before[name] != now[name] and name not in implied]
+        before, now = _facts(begun), _facts(plan)
+        differing = [name for name in before | now if name != "where" and before.get(name) != now.get(name)]
         if differing:
+            # The arrays follow from the rest: on their own they are named only where nothing else differs.
+            named = [name for name in differing if name != "fields"] or differing
             shown = "; ".join(
-                f"{name} was {_shown(before, name)}, is now {_shown(now, name)}" for name in differing[:4]
+                f"{name} was {_short(before.get(name))}, is now {_short(now.get(name))}" for name in named[:4]
             )
             raise UserError(
                 f"{folder} was begun with other settings: {shown}. Give another --out, or delete that folder, or give "
@@ -196,11 +192,7 @@ def begin(folder: Path, plan: ShardPlan, scratch: Path | None = None) -> ShardPl
 
 
 def read_plan(folder: Path) -> ShardPlan:
-    """The plan of a folder that was begun.
-
-    Raises:
-        UserError: it cannot be read.
-    """
+    """The plan of a folder that was begun."""
     path = folder / PLAN
     try:
         return check(ShardPlan, json.loads(path.read_text(encoding="utf-8")), str(path))
@@ -220,7 +212,8 @@ def finish(folder: Path, plan: ShardPlan, classes: int, scratch: Path | None = N
     counts = np.zeros(classes, dtype=np.int64)
     tally: Counter[str] = Counter()
     shards, refused = [], []
-    for sidecar in _sidecars(folder, plan):
+    for number in range(plan.shards):
+        sidecar = _sidecar(folder, number)
         shards.append(ShardInfo(count=sidecar["count"], files=sidecar["files"]))
         refused += [Refused(**item) for item in sidecar["refused"]]
         tally.update(sidecar["tally"])
@@ -246,16 +239,14 @@ def finish(folder: Path, plan: ShardPlan, classes: int, scratch: Path | None = N
     return manifest
 
 
-def _sidecars(folder: Path, plan: ShardPlan) -> Iterator[dict[str, Any]]:
-    for number in range(plan.shards):
-        yield json.loads((folder / sidecar_file(number)).read_text(encoding="utf-8"))
+def _sidecar(folder: Path, number: int) -> dict[str, Any]:
+    return json.loads((folder / sidecar_file(number)).read_text(encoding="utf-8"))
 
 
 def _is_complete(folder: Path, number: int) -> bool:
     try:
-        sidecar = json.loads((folder / sidecar_file(number)).read_text(encoding="utf-8"))
-        sizes = {name: size for name, (size, _) in sidecar["files"].items()}
-        return all((folder / SHARDS / name).stat().st_size == size for name, size in sizes.items())
+        files = _sidecar(folder, number)["files"]
+        return all((folder / SHARDS / name).stat().st_size == size for name, (size, _) in files.items())
     except (OSError, ValueError, KeyError):
         return False
 
@@ -270,10 +261,11 @@ def _json(data: Any, indent: int = 1) -> str:
     return text
 
 
-def _of(plan: dict[str, Any], name: str) -> Any:
-    return plan["about"].get(name)
+def _facts(plan: ShardPlan) -> dict[str, Any]:
+    data = plan.model_dump(mode="json")
+    return data.pop("about") | data
 
 
-def _shown(plan: dict[str, Any], name: str) -> str:
-    text = repr(plan[name] if name in plan else _of(plan, name))
+def _short(value: Any) -> str:
+    text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

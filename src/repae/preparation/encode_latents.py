@@ -217,7 +217,6 @@ class _Progress:
             self.bar.resume(done)
 
     def add(self, images: int) -> None:
-        """So many more images on each process."""
         self.done = min(self.total, self.done + images * world().size)
         if self.bar is not None:
             seconds = time.monotonic() - self.begun
@@ -225,6 +224,5 @@ class _Progress:
             self.bar.log(self.done, {}, {"seconds": seconds, "images_per_second": rate})
 
     def close(self) -> None:
-        """Leaves the terminal."""
         if self.bar is not None:
             self.bar.close()

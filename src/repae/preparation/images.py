@@ -66,7 +66,6 @@ class Prepared:
     seconds: float
 
     def __str__(self) -> str:
-        """For people."""
         return summary(self.folder, self.manifest, self.lacking, self.images, self.seconds)
 
 
@@ -108,7 +107,6 @@ def prepare(source: PixelsConfig, out: Path, config: PrepareConfig, say: Callabl
 
 
 def plan_of(images: ImageDataset, config: PrepareConfig) -> ShardPlan:
-    """What the folder will hold."""
     field = FieldSpec(name="images", dtype="uint8", shape=(3, images.resolution, images.resolution))
     return ShardPlan(
         kind="images",
@@ -134,8 +132,6 @@ def default_per_shard(count: int, item_bytes: int) -> int:
 
 @dataclass(frozen=True)
 class _Shard:
-    """Makes one shard."""
-
     images: ImageDataset
     folder: Path
     plan: ShardPlan
@@ -200,7 +196,6 @@ def _cores() -> int:
 
 
 def _failed(error: OSError, out: Path, plan: ShardPlan) -> UserError:
-    """What to say when writing failed; shards that are complete stay."""
     if error.errno not in NO_ROOM:
         return UserError(f"{out} cannot be written: {error.strerror or error}; run the same command again to go on")
     missing = missing_shards(out, plan)

@@ -65,7 +65,6 @@ def _filter(resolution: int, side: int) -> Image.Resampling:
 
 
 def _fitting(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """The text, cut where it would be wider."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "...") > width:

@@ -50,7 +50,6 @@ def _refused(folder: Path, manifest: Manifest) -> list[str]:
 
 
 def size_words(size: int | float) -> str:
-    """A number of bytes for people, in decimal units."""
     for unit, factor in (("PB", 1e15), ("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if size >= factor:
             return f"{size / factor:.3g} {unit}"

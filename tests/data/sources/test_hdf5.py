@@ -88,16 +88,16 @@ def test_handles(tmp_path: Path) -> None:
     source, and a source that could not be made leaves no error behind."""
     write_hdf5(tmp_path / "set", FILES)
     source = opened(tmp_path / "set")
-    assert source.storage._file is None
+    assert source.storage.file._file is None
     assert source.read(0) == b"cat"
-    mine = source.storage._file
-    assert pickle.loads(pickle.dumps(source)).storage._file is None
+    mine = source.storage.file._file
+    assert pickle.loads(pickle.dumps(source)).storage.file._file is None
     child = os.fork()
     if child == 0:
-        good = source.read(3) == b"dog" and source.storage._file is not mine
+        good = source.read(3) == b"dog" and source.storage.file._file is not mine
         os._exit(0 if good else 1)
     assert os.waitpid(child, 0)[1] == 0
-    assert source.read(4) == b"dog" * 2 and source.storage._file is mine
+    assert source.read(4) == b"dog" * 2 and source.storage.file._file is mine
     del source, mine
     gc.collect()
     with h5py.File(tmp_path / "set" / "images.h5", "a") as file:  # refused while somebody has it open

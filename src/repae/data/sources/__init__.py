@@ -5,22 +5,3 @@ class_folders.py, tables.py     classes by folder, by dataset.json or CSV       
 webdataset.py, huggingface.py   what brings its own classes                       several.py   several as one
 detect.py                       a path or URL, as a person gives it
 """
-
-from repae.data.sources.archive import ArchiveConfig
-from repae.data.sources.folder import FolderConfig
-from repae.data.sources.hdf5 import ReferenceHdf5Config
-from repae.data.sources.huggingface import HuggingFaceConfig
-from repae.data.sources.labelled import LabelledConfig
-from repae.data.sources.several import AnySource, SeveralConfig
-from repae.data.sources.webdataset import WebDatasetConfig
-
-__all__ = [
-    "AnySource",
-    "ArchiveConfig",
-    "FolderConfig",
-    "HuggingFaceConfig",
-    "LabelledConfig",
-    "ReferenceHdf5Config",
-    "SeveralConfig",
-    "WebDatasetConfig",
-]

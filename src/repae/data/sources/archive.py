@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from repae.data.sources.base import SourceConfig
+from repae.data.images import ImagesConfig
 from repae.data.sources.labelling import by_one, by_what_is_there
 from repae.data.sources.ranges import RangeFile
 from repae.data.sources.storage import Storage, StoredSource
@@ -15,7 +15,7 @@ ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")
 TAR_MAGIC, TAR_PLACE = b"ustar", 257
 
 
-class ArchiveConfig(SourceConfig):
+class ArchiveConfig(ImagesConfig):
     """A zip archive, or a tar archive that is not compressed, local or at a URL, in which images lie as in a folder.
 
     Attributes:
@@ -30,7 +30,6 @@ class ArchiveConfig(SourceConfig):
     inside: str | None = None
 
     def source(self) -> StoredSource:
-        """The archive, listed."""
         storage = open_archive(self.path)
         if self.labels == "none":
             return StoredSource(storage, by_one(storage))
@@ -38,11 +37,7 @@ class ArchiveConfig(SourceConfig):
 
 
 def open_archive(path: str) -> Storage:
-    """The files of an archive; its content decides which kind it is.
-
-    Raises:
-        UserError: it is neither zip nor tar, or compressed as a whole.
-    """
+    """The files of an archive; its content decides which kind it is."""
     file = RangeFile(path)
     kind = archive_kind(file.read(0, 512))
     if kind == "zip":

@@ -34,9 +34,6 @@ def by_folders(storage: Storage, inside: str = "") -> LabelledFiles:
     Args:
         storage: where the files are.
         inside: the folder in it that holds the class folders, with `/` at its end.
-
-    Raises:
-        UserError: nothing there to train on; says what was found, what is expected and what to do.
     """
     loose, folders = _sorted_out(storage, inside)
     _check_splits(storage, inside, folders)
@@ -52,7 +49,6 @@ def by_folders(storage: Storage, inside: str = "") -> LabelledFiles:
 
 
 def _sorted_out(storage: Storage, inside: str) -> tuple[Counter[str], dict[str, _Folder]]:
-    """Suffixes of the files that lie in no folder, and the folders."""
     loose: Counter[str] = Counter()
     folders: defaultdict[str, _Folder] = defaultdict(lambda: _Folder([], Counter(), set()))
     for position, name in enumerate(storage.names):
@@ -87,7 +83,6 @@ def _check_splits(storage: Storage, inside: str, folders: dict[str, _Folder]) ->
 
 
 def _nothing(storage: Storage, inside: str, loose: Counter[str], folders: dict[str, _Folder]) -> str:
-    """Why a place without usable images is refused."""
     shown = _shown(storage, inside)
     expected = EXPECTED.format(shown)
     what = f"data {storage.noun} '{shown}'"

@@ -45,9 +45,6 @@ def classify(values: Iterable[Any], name: Callable[[int], str], where: str) -> C
         values: what stands for the class of each image.
         name: the name of an image, by its place among the values; for errors.
         where: what the classes were read from; for errors and notes.
-
-    Raises:
-        UserError: names the first image whose class is none, or says that no image has one.
     """
     codes: list[int] = []
     seen: dict[Hashable, int] = {}
@@ -75,11 +72,7 @@ def classify(values: Iterable[Any], name: Callable[[int], str], where: str) -> C
 
 
 def read_class_names(path: str, classes: Classes, where: str) -> Classes:
-    """The same classes with names from a file of one name a line, the first of which belongs to number 0.
-
-    Raises:
-        UserError: the file cannot be read, the classes are no numbers, or one of them has no line.
-    """
+    """The same classes with names from a file of one name a line, the first of which belongs to number 0."""
     try:
         names = Path(path).expanduser().read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

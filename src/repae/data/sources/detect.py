@@ -171,7 +171,6 @@ def _holds_parquet(folder: Path, folders: list[str]) -> bool:
 
 
 def _has_images(folder: Path, folders: list[str]) -> bool:
-    """Whether some folder holds images directly."""
     return any(suffix(name) in SUFFIXES for inner in folders for name in list_folder(folder / inner)[0])
 
 

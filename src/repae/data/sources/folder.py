@@ -1,31 +1,46 @@
-"""Any folder of images in class subfolders, as it lies on the disk."""
+"""A folder of images: its classes are its subfolders, or stand in a table."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Literal
 
-from repae.data.sources.base import SourceConfig
+from repae.config import UserError
+from repae.data.images import ImagesConfig
 from repae.data.sources.class_folders import by_folders
 from repae.data.sources.labelling import by_one
 from repae.data.sources.storage import FolderStorage, StoredSource
+from repae.data.sources.tables import FORMS, by_table, find_table
 
 
-class FolderConfig(SourceConfig):
+class FolderConfig(ImagesConfig):
     """A folder with one subfolder of JPEG, PNG or WebP images for each class; fields as in `ImagesConfig`."""
 
     kind: Literal["folder"] = "folder"
 
     def source(self) -> StoredSource:
-        """The folder, listed."""
         storage = FolderStorage(self.path)
         return StoredSource(storage, by_one(storage) if self.labels == "none" else by_folders(storage))
 
-    def missing(self) -> Iterator[str]:
-        """No such folder."""
-        if not Path(self.path).expanduser().is_dir():
-            yield (
-                f"data: there is no folder {self.path}; put the images there, in one subfolder for each class, "
-                "or say where they are with --data.path FOLDER"
+
+class LabelledConfig(ImagesConfig):
+    """A folder of images with their classes in `dataset.json` or a CSV file; which forms: `repae.data.sources.tables`.
+
+    Attributes:
+        table: name of the table in the folder, or path of one elsewhere; by default dataset.json, labels.csv,
+            metadata.csv or the only CSV file there. Names in it count from the folder.
+    """
+
+    kind: Literal["labelled"] = "labelled"
+    table: str | None = None
+
+    def source(self) -> StoredSource:
+        storage = FolderStorage(self.path)
+        if self.labels == "none":
+            return StoredSource(storage, by_one(storage))
+        table = find_table(storage, self.table)
+        if table is None:
+            raise UserError(
+                f"data folder '{storage.where}' has no table of classes; put a dataset.json or labels.csv there, or "
+                f"give --data.table FILE, or train without classes: --data.labels none; {FORMS}"
             )
+        return StoredSource(storage, by_table(storage, table))

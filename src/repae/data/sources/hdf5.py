@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -14,8 +13,9 @@ import numpy as np
 from jaxtyping import Int64
 
 from repae.config import UserError
+from repae.data.hdf5_file import Hdf5File
 from repae.data.image_source import BrokenImageError, readable
-from repae.data.sources.base import SourceConfig
+from repae.data.images import ImagesConfig
 from repae.data.sources.labelling import by_one, by_what_is_there
 from repae.data.sources.names import Names
 from repae.data.sources.storage import Storage, StoredSource
@@ -24,7 +24,7 @@ from repae.data.sources.tables import JSON
 FILE, LIST = "images.h5", "images_h5.json"
 
 
-class ReferenceHdf5Config(SourceConfig):
+class ReferenceHdf5Config(ImagesConfig):
     """The reference's `images.h5` with its `images_h5.json`, as its preprocessing writes them.
 
     Attributes:
@@ -34,21 +34,14 @@ class ReferenceHdf5Config(SourceConfig):
     kind: Literal["reference-hdf5"] = "reference-hdf5"
 
     def source(self) -> StoredSource:
-        """The file, listed."""
         storage = Hdf5Storage(self.path)
         source = StoredSource(storage, by_one(storage) if self.labels == "none" else by_what_is_there(storage))
-        storage.close()  # the classes were read from it
+        storage.file.close()  # the classes were read from it
         return source
 
 
 class Hdf5Storage(Storage):
-    """Encoded files in an HDF5 file, one data set of bytes for each.
-
-    The file is opened in the process that reads, at its first image. HDF5 itself reads one image at a time.
-
-    Raises:
-        UserError: there is no such file, it is no HDF5, or its list of names does not fit.
-    """
+    """Encoded files in an HDF5 file, one data set of bytes for each."""
 
     noun = "file"
 
@@ -56,53 +49,22 @@ class Hdf5Storage(Storage):
         given = Path(path).expanduser()
         self.path = given / FILE if given.is_dir() else given
         self.where = readable(self.path)
-        self._file: h5py.File | None = None
-        self._process = 0
-        self._lock = threading.Lock()
-        with self._open() as file:
-            self.names = Names(sorted(self._listed(file)))
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key not in ("_file", "_process", "_lock")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _file=None, _process=0, _lock=threading.Lock())
+        if not self.path.is_file():
+            raise UserError(
+                f"there is no file '{self.where}'; give the folder that holds {FILE} and {LIST}, or the file"
+            )
+        self.file = Hdf5File(self.path)
+        self.names = Names(sorted(self._listed(self.file.opened())))
+        self.file.close()
 
     def read(self, position: int) -> bytes:
-        """The file's content."""
-        name = self.names[position]
-        with self._lock:
-            return _content(self._own(), name)
-
-    def close(self) -> None:
-        """Closes what this process has open; the next image opens it again."""
-        with self._lock:
-            if self._file is not None and self._process == os.getpid():
-                self._file.close()
-            self._file = None
+        return _content(self.file.opened(), self.names[position])
 
     def sizes(self, positions: Int64[np.ndarray, " n"]) -> Iterator[int]:
-        """Bytes that each data set holds."""
-        file = self._own()
+        file = self.file.opened()
         for position in positions.tolist():
             found = _dataset(file, self.names[position])
             yield -1 if found is None else found.get_storage_size()
-
-    def _own(self) -> h5py.File:
-        """This process's own handle; that of a parent is let go, its file is not touched."""
-        if self._file is None or self._process != os.getpid():
-            self._file, self._process = self._open(), os.getpid()
-        return self._file
-
-    def _open(self) -> h5py.File:
-        try:
-            return h5py.File(self.path, "r", locking=False)
-        except FileNotFoundError:
-            raise UserError(
-                f"there is no file '{self.where}'; give the folder that holds {FILE} and {LIST}, or the file"
-            ) from None
-        except OSError as error:
-            raise UserError(f"'{self.where}' is no readable HDF5 file: {error}; fetch or make it again") from None
 
     def _listed(self, file: h5py.File) -> list[str]:
         """Names by the list beside the file, without which all of it has to be walked through; and `dataset.json`."""

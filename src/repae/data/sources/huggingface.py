@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,8 +11,8 @@ from jaxtyping import Int64
 
 from repae.config import UserError, suggest
 from repae.data.image_source import BrokenImageError, Digest, ImageSource, readable
+from repae.data.images import ImagesConfig
 from repae.data.remote import is_url
-from repae.data.sources.base import SourceConfig
 from repae.data.sources.classes import MISSING, Classes, classify
 from repae.data.sources.labelling import ALL
 from repae.data.sources.names import count, join
@@ -23,7 +22,7 @@ ROWS = 4096
 """So many rows are looked at together where sizes are summed up."""
 
 
-class HuggingFaceConfig(SourceConfig):
+class HuggingFaceConfig(ImagesConfig):
     """A data set that the library `datasets` reads, its images as they are stored.
 
     Attributes:
@@ -80,32 +79,21 @@ class HuggingFaceSource(ImageSource):
         return f"row {int(self.places[index])}"
 
     def read(self, index: int) -> bytes:
-        """The image's file, from the table or from where the table says it is."""
         value = self.rows[int(self.places[index])][self.column]
         if value is None or (value["bytes"] is None and value["path"] is None):
             raise BrokenImageError("its row holds no image")
         return _file(value["path"], self.root).read_bytes() if value["bytes"] is None else value["bytes"]
 
-    @property
-    def fingerprint(self) -> str:
-        """Digest of every image's size and class; no image is read for it."""
-        return self._fingerprint
-
-    @cached_property
-    def _fingerprint(self) -> str:
+    def _digest(self) -> Digest:
         digest = Digest("huggingface", *self.class_names)
         sizes = _sizes(self.rows, self.column, self.root)
         for place, label in zip(self.places.tolist(), self.labels.tolist()):
             digest.add(f"{place}", int(sizes[place]), label)
-        return str(digest)
+        return digest
 
 
 def load(config: HuggingFaceConfig) -> Any:
-    """One split of a data set, a `datasets.Dataset`.
-
-    Raises:
-        UserError: `datasets` is not installed, or it cannot find, fetch or read the data set or has no such split.
-    """
+    """One split of a data set, a `datasets.Dataset`."""
     try:
         import datasets
     except ImportError:

@@ -23,9 +23,6 @@ def by_what_is_there(storage: Storage, *, table: str | None = None, inside: str 
         storage: where the files are.
         table: name of the table inside, or path of one elsewhere.
         inside: the folder that holds the class folders; by default the top, or the one folder in which all lie.
-
-    Raises:
-        UserError: as `by_table` and `by_folders` do.
     """
     found = find_table(storage, table) if inside is None or table is not None else None
     if found is not None:
@@ -44,11 +41,7 @@ def by_what_is_there(storage: Storage, *, table: str | None = None, inside: str 
 
 
 def by_one(storage: Storage) -> LabelledFiles:
-    """All images of a storage, sorted by name, as one class `all`.
-
-    Raises:
-        UserError: there is none.
-    """
+    """All images of a storage, sorted by name, as one class `all`."""
     files = [(name, position) for position, name in enumerate(storage.names) if not hidden(name)]
     images = sorted(file for file in files if suffix(file[0]) in SUFFIXES)
     if not images:

@@ -34,7 +34,6 @@ class Names:
 
     @classmethod
     def joined(cls, parts: Sequence[Names]) -> Names:
-        """The names of all parts, one after the other."""
         starts = np.cumsum([0, *(len(part.block) for part in parts)])
         ends = [part.ends[1:] + start for part, start in zip(parts, starts)]
         return cls.of(b"".join(part.block for part in parts), np.concatenate([[0], *ends]))
@@ -64,7 +63,6 @@ def hidden(name: str) -> bool:
 
 
 def count(number: int, noun: str) -> str:
-    """A number of things, in words."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
@@ -75,6 +73,5 @@ def describe(kinds: Counter[str]) -> str:
 
 
 def join(names: Sequence[str], most: int = 5) -> str:
-    """The first few names, quoted."""
     shown = ", ".join(f"'{readable(name)}'" for name in names[:most])
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown

@@ -28,9 +28,6 @@ class RangeFile:
     Attributes:
         size: in bytes.
         version: changes when the content does, as far as the storage says: its tag or the time of its last change.
-
-    Raises:
-        UserError: it is not there, cannot be reached, or can only be read from its start.
     """
 
     def __init__(self, path: str) -> None:

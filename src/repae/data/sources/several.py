@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -13,10 +12,9 @@ from repae.config import UserError
 from repae.data.image_source import Digest, ImageSource
 from repae.data.images import PixelsConfig
 from repae.data.sources.archive import ArchiveConfig
-from repae.data.sources.folder import FolderConfig
+from repae.data.sources.folder import FolderConfig, LabelledConfig
 from repae.data.sources.hdf5 import ReferenceHdf5Config
 from repae.data.sources.huggingface import HuggingFaceConfig
-from repae.data.sources.labelled import LabelledConfig
 from repae.data.sources.names import join
 from repae.data.sources.webdataset import WebDatasetConfig
 
@@ -49,16 +47,13 @@ class SeveralConfig(PixelsConfig):
 
     @property
     def where(self) -> str:
-        """The places of all."""
         return join([source.where for source in self.sources])
 
     def missing(self) -> Iterator[str]:
-        """What is missing of any."""
         for source in self.sources:
             yield from source.missing()
 
     def source(self) -> SeveralSource:
-        """All sources, listed."""
         return SeveralSource([config.source() for config in self.sources], same_numbers=self.same_numbers)
 
     @field_validator("sources")
@@ -78,11 +73,7 @@ class SeveralConfig(PixelsConfig):
 
 
 class SeveralSource(ImageSource):
-    """Sources one after the other, their classes united by name.
-
-    Raises:
-        UserError: two of them have classes that are only numbers, and share some.
-    """
+    """Sources one after the other, their classes united by name."""
 
     def __init__(self, sources: list[ImageSource], same_numbers: bool) -> None:
         if not same_numbers:
@@ -103,18 +94,11 @@ class SeveralSource(ImageSource):
         return f"{number}/{self.sources[number].name(inner)}"
 
     def read(self, index: int) -> bytes:
-        """The image's file."""
         number, inner = self._place(index)
         return self.sources[number].read(inner)
 
-    @property
-    def fingerprint(self) -> str:
-        """Digest of those of all sources, in order, and of the classes."""
-        return self._fingerprint
-
-    @cached_property
-    def _fingerprint(self) -> str:
-        return str(Digest("several", *self.class_names, *(source.fingerprint for source in self.sources)))
+    def _digest(self) -> Digest:
+        return Digest("several", *self.class_names, *(source.fingerprint for source in self.sources))
 
     def _place(self, index: int) -> tuple[int, int]:
         number = int(np.searchsorted(self.ends, index, side="right"))

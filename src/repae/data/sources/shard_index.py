@@ -54,9 +54,6 @@ def shard_index(shard: RangeFile, label: str, cache: Path) -> ShardIndex:
         shard: an uncompressed tar.
         label: the field of a sample's `.json` that is its class.
         cache: the folder of indices; where it cannot be written, the index is made anew each time.
-
-    Raises:
-        UserError: the shard is damaged, or is no tar.
     """
     identity = json.dumps([VERSION, shard.where, shard.size, shard.version, label])
     path = cache / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.idx.npz"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,41 +52,28 @@ class LabelledFiles(NamedTuple):
 
 
 class StoredSource(ImageSource):
-    """The labelled files of a storage."""
-
     def __init__(self, storage: Storage, labelled: LabelledFiles) -> None:
         self.storage = storage
         self.where = storage.where
         self.positions, self.class_names, self.labels, self.notes = labelled
 
     def name(self, index: int) -> str:
-        """The file's path inside the storage."""
         return self.storage.names[int(self.positions[index])]
 
     def read(self, index: int) -> bytes:
-        """The file's content."""
         return self.storage.read(int(self.positions[index]))
 
-    @property
-    def fingerprint(self) -> str:
-        """Digest of every file's name, size and class: the same wherever and in whatever storage they lie."""
-        return self._fingerprint
-
-    @cached_property
-    def _fingerprint(self) -> str:
+    def _digest(self) -> Digest:
+        # Of nothing that depends on the storage: packed into an archive the images keep their caches.
         digest = Digest("files", *self.class_names)
         sizes = self.storage.sizes(self.positions)
         for index, (size, label) in enumerate(zip(sizes, self.labels.tolist())):
             digest.add(self.name(index), size, label)
-        return str(digest)
+        return digest
 
 
 class FolderStorage(Storage):
-    """The files below a folder, as they lie on the disk.
-
-    Raises:
-        UserError: there is no such folder, or a part of it cannot be listed.
-    """
+    """The files below a folder, as they lie on the disk."""
 
     noun = "folder"
 
@@ -106,11 +92,9 @@ class FolderStorage(Storage):
         self.empty = tuple(empty)
 
     def read(self, position: int) -> bytes:
-        """The file's content."""
         return (self.root / self.names[position]).read_bytes()
 
     def sizes(self, positions: Int64[np.ndarray, " n"]) -> Iterator[int]:
-        """As the disk says."""
         for position in positions.tolist():
             try:
                 yield os.stat(f"{self.root}/{self.names[position]}").st_size  # noqa: PTH116 - a third of Path's time
@@ -119,11 +103,6 @@ class FolderStorage(Storage):
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse what is no folder at all.
-
-    Raises:
-        UserError: says which.
-    """
     shown = readable(folder)
     try:
         if folder.is_dir():
@@ -143,11 +122,7 @@ def check_folder(folder: Path) -> None:
 
 
 def list_folder(folder: Path) -> tuple[list[str], list[str]]:
-    """Names of the files and of the folders in a folder, hidden ones left out, sorted.
-
-    Raises:
-        UserError: it cannot be listed.
-    """
+    """Names of the files and of the folders in a folder, hidden ones left out, sorted."""
     try:
         with os.scandir(folder) as entries:
             seen = [(entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]

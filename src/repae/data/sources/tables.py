@@ -37,9 +37,6 @@ class Table(NamedTuple):
 def find_table(storage: Storage, given: str | None = None) -> Table | None:
     """The table of a storage: the one that is given, by its name inside or as a file elsewhere; else one that is called
     as tables are, at the top or in the one folder that is there; else the only CSV file at the top.
-
-    Raises:
-        UserError: the given one is not there or cannot be read, or there are several that it could be.
     """
     if given is not None:
         return _given(storage, given)
@@ -67,9 +64,6 @@ def by_table(storage: Storage, table: Table) -> LabelledFiles:
 
     Left out, with a note: images listed without a class, listed but not there, there but not listed. The same line
     twice counts once.
-
-    Raises:
-        UserError: the table cannot be understood, lists one image with two classes, or none that is there.
     """
     where = f"'{storage.where}/{readable(table.name)}'"
     wanted, repeated = _by_name(rows(table, where), where)
@@ -97,11 +91,7 @@ def by_table(storage: Storage, table: Table) -> LabelledFiles:
 
 
 def rows(table: Table, where: str) -> list[tuple[str, Any]]:
-    """Names and classes as they stand in a table.
-
-    Raises:
-        UserError: it has another form; says which one it has.
-    """
+    """Names and classes as they stand in a table."""
     if suffix(table.name) == ".json":
         return _rows_of_json(table.content, where)
     return _rows_of_csv(table.content, where)

@@ -35,11 +35,7 @@ class TarMember(NamedTuple):
 
 
 class TarStorage(Storage):
-    """The files of a tar archive that is not compressed: listed once, each read by one read of its bytes.
-
-    Raises:
-        UserError: it is compressed, damaged or cut off.
-    """
+    """The files of a tar archive that is not compressed: listed once, each read by one read of its bytes."""
 
     noun = "archive"
 
@@ -53,11 +49,9 @@ class TarStorage(Storage):
         self.lengths = np.array([place.size for _, place in entries], dtype=np.int64)
 
     def read(self, position: int) -> bytes:
-        """The file's content."""
         return read_whole(self.file, int(self.starts[position]), int(self.lengths[position]))
 
     def sizes(self, positions: Int64[np.ndarray, " n"]) -> Iterator[int]:
-        """As the archive says."""
         yield from self.lengths[positions].tolist()
 
 
@@ -65,9 +59,6 @@ def members(stream: Any, where: str) -> dict[str, TarMember]:
     """The files of an archive, itself a binary file, by name and in its order.
 
     Links inside it are followed, folders and devices left out. Of several with one name the last counts, as everywhere.
-
-    Raises:
-        UserError: it is compressed, damaged or cut off; so that no set is smaller without a word.
     """
     found: dict[str, TarMember] = {}
     links: dict[str, str] = {}
@@ -106,7 +97,6 @@ def compression(start: bytes) -> str | None:
 
 
 def refuse_compressed(where: str, how: str) -> UserError:
-    """The words for an archive that is compressed as a whole."""
     return UserError(
         f"'{where}' is compressed as a whole ({how}): to reach one image all before it would have to be unpacked; "
         f"unpack it, or take the compression off: {UNPACKERS[how]} -k '{where}'"

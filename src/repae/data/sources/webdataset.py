@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from collections import OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 from itertools import chain, product
 from pathlib import Path
 from typing import Any, Literal
@@ -16,8 +16,8 @@ import numpy as np
 from repae.config import UserError
 from repae.config.files import cache_folder
 from repae.data.image_source import Digest, ImageSource, readable
+from repae.data.images import ImagesConfig
 from repae.data.remote import UnreachableError, ask, is_url
-from repae.data.sources.base import SourceConfig
 from repae.data.sources.classes import MISSING, Classes, classify, read_class_names
 from repae.data.sources.labelling import ALL
 from repae.data.sources.names import Names, join
@@ -34,7 +34,7 @@ MOST_CAPTIONS = 1000
 """So many different texts, if they are more than a tenth of the images, are captions and no classes."""
 
 
-class WebDatasetConfig(SourceConfig):
+class WebDatasetConfig(ImagesConfig):
     """WebDataset shards: uncompressed tars in which the files of a sample have one name, such as 0007.jpg and 0007.cls.
 
     The class of a sample is its `.cls`; where the shards have none, a field of its `.json`; else its `.txt`.
@@ -63,7 +63,6 @@ class WebDatasetConfig(SourceConfig):
         return WebDatasetSource(opened, self)
 
     def missing(self) -> Iterator[str]:
-        """Shards that are not there."""
         try:
             paths = [path for path in shard_paths(self.path) if not is_url(path)]
         except UserError as error:
@@ -107,7 +106,6 @@ class WebDatasetSource(ImageSource):
         return f"{number:05d}/{self.names[place]}"
 
     def read(self, index: int) -> bytes:
-        """The image's file, by one read of its bytes."""
         place, number = self._place(index)
         self._recent[number] = None
         self._recent.move_to_end(number)
@@ -115,17 +113,11 @@ class WebDatasetSource(ImageSource):
             self.shards[self._recent.popitem(last=False)[0]].close()
         return read_whole(self.shards[number], int(self.starts[place]), int(self.sizes[place]))
 
-    @property
-    def fingerprint(self) -> str:
-        """Digest of every image's name, size and class: the same wherever the shards lie."""
-        return self._fingerprint
-
-    @cached_property
-    def _fingerprint(self) -> str:
+    def _digest(self) -> Digest:
         digest = Digest("webdataset", *self.class_names)
         for index, (size, label) in enumerate(zip(self.sizes[self.places].tolist(), self.labels.tolist())):
             digest.add(self.name(index), size, label)
-        return str(digest)
+        return digest
 
     def _place(self, index: int) -> tuple[int, int]:
         """Where an image stands among those of all shards, and the number of its shard."""
@@ -134,11 +126,7 @@ class WebDatasetSource(ImageSource):
 
 
 def shard_paths(path: str) -> list[str]:
-    """The shards that a path names, in order.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The shards that a path names, in order."""
     here = Path(path).expanduser()
     if is_url(path):
         found = _listed(f"{path}*.tar") if path.endswith("/") else expand_braces(path)
@@ -184,11 +172,7 @@ def expand_braces(pattern: str) -> list[str]:
 
 
 def _matching(pattern: str) -> list[str]:
-    if not any(sign in pattern for sign in "*?["):
-        return [pattern]
-    path = Path(pattern)
-    fixed = next(p for p in path.parents if not any(sign in str(p) for sign in "*?["))
-    return [str(file) for file in sorted(fixed.glob(str(path.relative_to(fixed))))]
+    return sorted(glob.glob(pattern)) if glob.has_magic(pattern) else [pattern]  # noqa: PTH207 - a whole path
 
 
 def _classes(indices: list[ShardIndex], where: str, config: WebDatasetConfig) -> tuple[Classes, np.ndarray]:

@@ -26,11 +26,7 @@ METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2
 
 
 class ZipStorage(Storage):
-    """The files of a zip archive: its directory is read once, a file by one read of its bytes.
-
-    Raises:
-        UserError: it is damaged, encrypted, or compressed by a method that is not known.
-    """
+    """The files of a zip archive: its directory is read once, a file by one read of its bytes."""
 
     noun = "archive"
 
@@ -63,7 +59,6 @@ class ZipStorage(Storage):
         return content
 
     def sizes(self, positions: Int64[np.ndarray, " n"]) -> Iterator[int]:
-        """Unpacked, as the archive's directory says."""
         yield from self.unpacked[positions].tolist()
 
     def _entries(self) -> dict[str, zipfile.ZipInfo]:
