@@ -32,7 +32,8 @@ from repae.runtime.device import pick_device
 from repae.runtime.distributed import World
 from repae.runtime.precision import Precision, enable_tf32
 from repae.sampling import NpzOutput, Output, PngOutput, ShardOutput, draw, generate, missing_batches
-from repae.training.build import build_models
+from repae.training.build import build_players
+from repae.training.methods import RepaE
 from repae.training.setup import TrainSetup
 
 RESOLUTION, CLASSES = 256, 1000
@@ -105,15 +106,16 @@ def network(arguments: argparse.Namespace, device: torch.device) -> Timed:
     torch.manual_seed(0)
     setup, resolution, channels, classes = find("digits"), 32, 1, 10
     if arguments.network != "digits":
-        setup = TrainSetup(vae=KLConfig.preset("f8d4"), backbone=SiTBackbone.preset(arguments.network))
+        backbone = SiTBackbone.preset(arguments.network)
+        setup = TrainSetup(method=RepaE(), vae=KLConfig.preset("f8d4"), backbone=backbone)
         resolution, channels, classes = RESOLUTION, 3, CLASSES
-    models = build_models(
+    players = build_players(
         setup, resolution=resolution, image_channels=channels, num_classes=classes, targets=NoTargets()
     )
-    parts = (models.denoiser, models.vae, models.latent_norm)
-    for part in parts:
+    bundle = Bundle("live", players.denoiser, players.vae, players.latent_norm)
+    for part in (bundle.denoiser, bundle.vae, bundle.latent_norm):
         part.to(device).eval().requires_grad_(False)
-    return Timed(Bundle("live", *parts), device)
+    return Timed(bundle, device)
 
 
 def main() -> None:

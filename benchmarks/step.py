@@ -25,8 +25,9 @@ from repae.models.teachers.timm import TimmTeacher, TimmTeacherConfig
 from repae.runtime.device import pick_device
 from repae.runtime.precision import Precision, enable_tf32
 from repae.runtime.seeds import Share
-from repae.training.build import build_models, build_step
+from repae.training.build import StepBuilder, build_players
 from repae.training.loop import LoopConfig
+from repae.training.methods import RepaE
 from repae.training.setup import TrainSetup
 
 RESOLUTION, CLASSES, BLOCK, WARM_UP = 256, 1000, 10, 10
@@ -47,6 +48,7 @@ def main() -> None:
     precision = Precision(arguments.precision, device)
     torch.manual_seed(0)
     setup = TrainSetup(
+        method=RepaE(),
         vae=KLConfig.preset(arguments.vae),
         backbone=SiTBackbone.preset(arguments.size),
         losses=AutoencoderLossConfig(perceptual_weight=0.0),
@@ -54,12 +56,13 @@ def main() -> None:
     )
     teacher = TimmTeacher(TimmTeacherConfig(name="vit_base_patch14_dinov2.lvd142m"), load=False).to(device)
     targets = OnlineTargets([teacher], RESOLUTION)
-    models = build_models(setup, resolution=RESOLUTION, image_channels=3, num_classes=CLASSES, targets=targets)
+    players = build_players(setup, resolution=RESOLUTION, image_channels=3, num_classes=CLASSES, targets=targets)
+    assert players.denoiser is not None
     with torch.no_grad():
-        for parameter in models.denoiser.parameters():
+        for parameter in players.denoiser.parameters():
             if not parameter.any():
                 parameter.normal_(std=0.02)
-    step = build_step(setup, models, perceptual=None, precision=precision, device=device, compile=arguments.compile)
+    step = setup.method.build(players, StepBuilder(setup, precision, device, arguments.compile))
     images = torch.randint(0, 256, (arguments.batch, 3, RESOLUTION, RESOLUTION), dtype=torch.uint8, device=device)
     labels = torch.randint(0, CLASSES, (arguments.batch,), device=device)
     batch = Batch(images, labels, torch.arange(arguments.batch, device=device))

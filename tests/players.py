@@ -15,9 +15,9 @@ from repae.runtime.ema import EmaConfig
 from repae.runtime.optimise import AdamWConfig
 from repae.runtime.precision import Precision
 from repae.runtime.seeds import Share
-from repae.training.build import build_models, build_step
+from repae.training.build import StepBuilder, build_players
 from repae.training.loop import LoopConfig
-from repae.training.methods.configs import RepaE
+from repae.training.methods import RepaE
 from repae.training.setup import DiscriminatorConfig, OptimisersConfig, TrainSetup
 
 CPU = torch.device("cpu")
@@ -64,20 +64,19 @@ def batch(seed: int = 0) -> Batch:
 
 def step(config: TrainSetup, *, precision: str = "fp32", aligned: bool = True, device: torch.device = CPU) -> Any:
     """The step of ``config``, its adaLN and final layers moved off zero so that every gradient is alive."""
-    models = build_models(
+    players = build_players(
         config,
         resolution=RESOLUTION,
         image_channels=3,
         num_classes=CLASSES,
         targets=CachedTargets([table.to(device) for table in tokens()]) if aligned else NoTargets(),
     )
+    assert players.denoiser is not None and players.latent_norm is not None
     source = torch.Generator().manual_seed(9)
     with torch.no_grad():
-        for parameter in models.denoiser.parameters():
+        for parameter in players.denoiser.parameters():
             if not parameter.any():
                 parameter.copy_(0.05 * torch.randn(parameter.shape, generator=source))
-    channels = models.latent_norm.channels
-    models.latent_norm.set_statistics(torch.full((channels,), 0.1), torch.full((channels,), 0.7))
-    return build_step(
-        config, models, perceptual=None, precision=Precision(precision, device), device=device, compile=False
-    )
+    channels = players.latent_norm.channels
+    players.latent_norm.set_statistics(torch.full((channels,), 0.1), torch.full((channels,), 0.7))
+    return config.method.build(players, StepBuilder(config, Precision(precision, device), device))

@@ -34,8 +34,8 @@ from repae.runs.cached_latents import RunLatents
 from repae.runs.preflight.plan import plan
 from repae.runtime.precision import Precision
 from repae.runtime.seeds import Share
-from repae.training.build import build_models, build_step
-from repae.training.methods.configs import Repa
+from repae.training.build import StepBuilder, build_players
+from repae.training.methods import Repa
 from repae.training.setup import TrainSetup
 
 SETUP = TrainSetup(
@@ -76,15 +76,16 @@ def trained(
 ) -> tuple[dict[str, torch.Tensor], list[torch.Tensor]]:
     """The denoiser after three steps, and the latents that it saw."""
     setup = SETUP.replace(seed=seed)
-    models = build_models(setup, resolution=RESOLUTION, image_channels=3, num_classes=CLASSES, targets=targets)
-    models.vae = autoencoder()
-    models.latent_norm.set_statistics(*statistics)
-    step = build_step(setup, models, perceptual=None, precision=Precision("fp32", CPU), device=CPU, compile=False)
+    players = build_players(setup, resolution=RESOLUTION, image_channels=3, num_classes=CLASSES, targets=targets)
+    assert players.denoiser is not None and players.latent_norm is not None
+    players.vae = autoencoder()
+    players.latent_norm.set_statistics(*statistics)
+    step = setup.method.build(players, StepBuilder(setup, Precision("fp32", CPU), CPU))
     seen: list[torch.Tensor] = []
-    models.latent_norm.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    players.latent_norm.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     for number, batch in zip(range(3), Loader(dataset, batch_size, seed=seed)):
         step(batch, number, Share(0, 1, 0, 1))
-    return {name: value.clone() for name, value in models.denoiser.state_dict().items()}, seen
+    return {name: value.clone() for name, value in players.denoiser.state_dict().items()}, seen
 
 
 @settings(max_examples=6)

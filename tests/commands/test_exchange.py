@@ -21,7 +21,7 @@ from repae.commands.import_weights import ImportSettings, _teachers, import_file
 from repae.config import UserError
 from repae.flow import Euler
 from repae.models import Denoiser, KLConfig, LatentNorm, SiT
-from repae.runs.open import open_run
+from repae.runs.open import load, open_run
 from repae.runs.start import check_start, start_denoiser
 from repae.runs.weights import load_vae, read_autoencoder
 from repae.runtime.checkpoint import CheckpointStore
@@ -160,7 +160,7 @@ def test_the_autoencoder_alone(imported: Path, tmp_path: Path) -> None:
     with refused(UserError, tmp_path / "vae", "an autoencoder only", "no denoiser"):
         open_run(tmp_path / "vae")
     with refused(UserError, tmp_path / "imported", "an autoencoder only", "no denoiser"):
-        open_run(tmp_path / "imported")
+        load(tmp_path / "imported")
     export(tmp_path / "imported", ExportSettings(out=str(tmp_path / "back"), format="reference"))
     for ending in ("", "-latents-stats", "-discriminator-ckpt"):
         one, other = (tmp_path / "reference" / f"vae{ending}.pt", tmp_path / "back" / f"imported{ending}.pt")

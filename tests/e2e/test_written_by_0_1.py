@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 import repae
 from repae.cli import main
 from repae.recipes.catalogue import find
-from repae.runs.open import open_for_evaluation, open_run
+from repae.runs.open import open_run
 from repae.runtime.checkpoint import CheckpointStore
 from repae.runtime.migration import current_recipe
 from repae.runtime.precision import Precision
@@ -88,7 +88,7 @@ def test_the_others_go_on(home: Path) -> None:
     for name in ("alone", "frozen"):
         assert main(["train", f"kept/{name}/recipe.yaml", "--loop.steps", "4", "--runs", "kept"]) == 0
         assert sorted(rows(home / f"kept/{name}/metrics.jsonl")) == [1, 2, 3, 4]
-    assert open_for_evaluation("kept/alone").step == open_run("kept/frozen").step == 4
+    assert open_run("kept/alone").step == open_run("kept/frozen").step == 4
 
 
 def test_a_run_draws_the_same_pixels(home: Path) -> None:

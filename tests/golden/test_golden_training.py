@@ -30,9 +30,9 @@ from repae.runtime.optimise import AdamWConfig, Optimiser
 from repae.runtime.precision import Precision
 from repae.training.alignment import Alignment
 from repae.training.draw import Draw, Randomness
-from repae.training.methods.configs import RepaE
+from repae.training.joint import Optimisers
+from repae.training.methods import RepaE
 from repae.training.methods.repae import RepaEStep
-from repae.training.objectives import Optimisers
 from repae.training.state import Averages, Models
 
 TOLERANCE = 5e-6

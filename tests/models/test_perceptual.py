@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from repae.config import UserError
 from repae.losses.perceptual import lpips, output_distance, weighted_mean
 from repae.models.perceptual import ConvNextLogits, LpipsNetwork, bundled_linear
+from repae.models.teachers.targets import NoTargets
 from repae.models.weight_files import read_weights
 from repae.runtime.precision import Precision
-from repae.training.build import build_vae, build_vae_step
-from repae.training.methods.configs import VaeOnly
+from repae.training.build import StepBuilder, build_players
+from repae.training.methods import VaeOnly
 
 ATTO = "convnext_atto.d2_in1k"
 
@@ -106,9 +107,8 @@ def test_the_step_shows_images_in_their_range(theirs: Any, distance: Any) -> Non
         return distance(reconstruction, real)
 
     made = setup(method=VaeOnly(), **{"losses.perceptual_weight": 0.5, "losses.discriminator_weight": 0.0})
-    precision = Precision("fp32", cpu)
-    vae = build_vae(made, 3)
-    step = build_vae_step(made, vae, resolution=16, perceptual=spy, precision=precision, device=cpu, compile=False)
+    players = build_players(made, resolution=16, image_channels=3, num_classes=3, targets=NoTargets())
+    step = made.method.build(players, StepBuilder(made, Precision("fp32", cpu), cpu, perceptual=spy))
     logged = step(batch(), 0, WHOLE)["perceptual_loss"]
     ((reconstruction, real),) = seen
     assert torch.equal(real, batch().images / 127.5 - 1)

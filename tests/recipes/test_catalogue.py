@@ -18,7 +18,7 @@ from repae.recipes.published import published
 from repae.recipes.recipe import Recipe
 from repae.runtime.ema import EmaConfig
 from repae.runtime.optimise import AdamWConfig
-from repae.training.methods.configs import Naive, Repa, RepaE, VaeOnly
+from repae.training.methods import Naive, Repa, RepaE, VaeOnly
 
 JOINT = ["repae-sdvae-xl2", "repae-invae-xl1", "repae-vavae-xl1"]
 

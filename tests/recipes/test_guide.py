@@ -13,7 +13,7 @@ from repae.losses.autoencoder import AutoencoderLossConfig
 from repae.recipes.catalogue import compose, find
 from repae.recipes.guide import RANGES, losses_from, warnings
 from repae.recipes.recipe import LpipsConvnextPerceptual, LpipsPerceptual, Recipe
-from repae.training.methods.configs import Naive, Repa
+from repae.training.methods import Naive, Repa
 
 FILE = """\
 model:

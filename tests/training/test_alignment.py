@@ -15,7 +15,8 @@ from repae.losses.alignment import alignment_loss
 from repae.models.projector import ConvProjectorConfig
 from repae.models.teachers.targets import SpatialNormConfig, spatially_normalised
 from repae.runtime.schedules import Constant, Until
-from repae.training.methods.configs import Naive, Repa, RepaE, SelfTeacherConfig
+from repae.training.method import SelfTeacherConfig
+from repae.training.methods import Naive, Repa, RepaE
 
 ENDING = Until(stop=2, fall_steps=1)
 OWN = SelfTeacherConfig(depth=3, interval=0.4)
@@ -123,9 +124,9 @@ def test_spatial_normalisation_in_closed_form(gamma: float) -> None:
 def test_every_method_aligns_to_normalised_tokens(method: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every call of the loss, for the autoencoder and for the denoiser, sees the teachers' tokens normalised."""
     seen: list[Any] = []
-    for module in ("objectives", "step_repae", "step_naive"):
+    for module in ("objectives", "methods.repae", "methods.naive"):
         spy = lambda p, z: seen.append(z) or alignment_loss(p, z)  # noqa: E731
-        monkeypatch.setattr(f"repae.train.{module}.alignment_loss", spy)
+        monkeypatch.setattr(f"repae.training.{module}.alignment_loss", spy)
     step(setup(method=method(spatial_norm=NORM)))(batch(), 0, WHOLE)
     assert len(seen) == (1 if method is Repa else 2)
     for targets in seen:

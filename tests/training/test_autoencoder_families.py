@@ -12,8 +12,9 @@ from players import WHOLE, batch, setup, step
 
 from repae.config import UserError
 from repae.models.autoencoders import DiffusersConfig, KLConfig
+from repae.models.teachers.targets import NoTargets
 from repae.runtime.optimise import AdamWConfig
-from repae.training.methods.configs import Naive, Repa, RepaE, VaeOnly
+from repae.training.methods import Naive, Repa, RepaE, VaeOnly
 
 SMALL = {
     "f8d4": KLConfig(base_channels=32, channel_multipliers=(1, 1, 1), blocks_per_level=1),
@@ -84,19 +85,12 @@ def test_only_the_codebooks_term_moves_the_codebook() -> None:
 def test_a_codebook_in_the_autoencoders_own_training() -> None:
     """The VAE-only step knows it too."""
     from repae.runtime.precision import Precision
-    from repae.training.build import build_vae, build_vae_step
+    from repae.training.build import StepBuilder, build_players
 
     cpu = torch.device("cpu")
     made = setup(vae=config("vq"), method=VaeOnly(), **{"optimisers.vae": FAST, "losses.discriminator_weight": 0.0})
-    play = build_vae_step(
-        made,
-        build_vae(made, 3),
-        resolution=16,
-        perceptual=None,
-        precision=Precision("fp32", cpu),
-        device=cpu,
-        compile=False,
-    )
+    players = build_players(made, resolution=16, image_channels=3, num_classes=3, targets=NoTargets())
+    play = made.method.build(players, StepBuilder(made, Precision("fp32", cpu), cpu))
     log = [play(batch(), 0, WHOLE) for _ in range(STEPS)]
     assert "quantizer_loss" in log[0] and log[-1]["vae_loss"] < log[0]["vae_loss"]
 

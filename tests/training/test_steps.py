@@ -12,7 +12,7 @@ from players import WHOLE, batch, setup, step
 from repae.config import UserError
 from repae.flow.path import LinearPath
 from repae.training.draw import Draw
-from repae.training.methods.configs import Naive, Repa, RepaE
+from repae.training.methods import Naive, Repa, RepaE
 
 PLAYERS = ("vae", "denoiser", "discriminator")
 

@@ -17,7 +17,7 @@ from repae.runtime.precision import Precision
 from repae.runtime.schedules import Until
 from repae.runtime.seeds import Share
 from repae.training.loop import BestConfig, Loop, LoopConfig
-from repae.training.methods.configs import RepaE
+from repae.training.methods import RepaE
 
 STEPS = 3
 

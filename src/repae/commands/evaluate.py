@@ -15,7 +15,7 @@ from repae.evaluation import EvaluationConfig, evaluate_bundle
 from repae.report import build as build_report
 from repae.runs.context import RunContext, run_context
 from repae.runs.networks import networks_at_hand
-from repae.runs.open import AutoencoderRun, Run, open_for_evaluation
+from repae.runs.open import Run, open_run
 from repae.runtime.distributed import is_main
 from repae.sampling import pairs, write_png
 
@@ -39,7 +39,7 @@ def evaluate_run(folder: str | Path, settings: RunEvaluation | None = None, **ch
     """
     folder = Path(folder)
     settings = (settings or run_evaluation(folder, {})).replace(**changes)
-    run = open_for_evaluation(folder, settings.bundle)
+    run = open_run(folder, settings.bundle)
     with run_context(run.recipe.runtime, folder.parent) as context:
         run.to(context.device)
         dataset = _same_data(run)
@@ -54,8 +54,7 @@ def evaluate_run(folder: str | Path, settings: RunEvaluation | None = None, **ch
         )
         figures["protocol"] |= {"recipe": run.recipe.digest(), "step": run.step}
         if is_main():
-            own = "ema" if isinstance(run, AutoencoderRun) else run.recipe.bundle
-            suffix = "" if run.bundle.name == own else f"-{run.bundle.name}"
+            suffix = "" if run.bundle.name == run.recipe.own_bundle else f"-{run.bundle.name}"
             write_atomic(folder / f"evaluation{suffix}.json", json.dumps(figures, indent=2) + "\n")
             if settings.pictures:
                 _draw(run, dataset, context, settings, figures, folder / "samples", suffix)
@@ -64,7 +63,7 @@ def evaluate_run(folder: str | Path, settings: RunEvaluation | None = None, **ch
 
 
 def _draw(
-    run: Run | AutoencoderRun,
+    run: Run,
     dataset: Dataset,
     context: RunContext,
     settings: EvaluationConfig,
@@ -73,13 +72,13 @@ def _draw(
     suffix: str,
 ) -> None:
     """The gallery, and the reconstructions of what was not trained here."""
-    if isinstance(run, Run):
+    if run.bundle.generates:
         draw_gallery(run, dataset, context, settings, figures, samples / f"gallery{suffix}")
     if not suffix and not (samples / "reconstructions.png").exists():
         write_png(samples / "reconstructions.png", pairs(*reconstructed_images(run.bundle.vae, dataset, context)))
 
 
-def _same_data(run: Run | AutoencoderRun) -> Dataset:
+def _same_data(run: Run) -> Dataset:
     dataset = run.recipe.data.open()
     if run.meta["data"] is not None and dataset.fingerprint != run.meta["data"]:  # nobody knows an import's data
         raise UserError(

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from repae.commands.preview_hook import bundle_of
 from repae.config import UserError, suggest
 from repae.data import Dataset
-from repae.evaluation import AutoencoderAlone, EvaluationConfig, evaluate_bundle
+from repae.evaluation import EvaluationConfig, evaluate_bundle
 from repae.flow import Euler
-from repae.models.bundle import Bundle
 from repae.recipes.recipe import EVALUATED, Recipe
 from repae.runs.context import RunContext
 from repae.runs.networks import networks_at_hand
 from repae.runtime.distributed import is_main
-from repae.training.methods.vae import VaeStep
-from repae.training.state import Step
+from repae.training.method import MethodStep
 
 REHEARSED = 64
 """Images of the rehearsal: more than any figure's number of neighbours needs."""
@@ -34,7 +29,7 @@ class Monitor:
         UserError: a network that the recipe names has no weights, or there is no figure as `loop.best` names it.
     """
 
-    def __init__(self, recipe: Recipe, step: Step, dataset: Dataset, context: RunContext) -> None:
+    def __init__(self, recipe: Recipe, step: MethodStep, dataset: Dataset, context: RunContext) -> None:
         assert recipe.evaluation.every is not None
         self.every = recipe.evaluation.every
         self._recipe, self._step, self._dataset, self._context = recipe, step, dataset, context
@@ -49,7 +44,7 @@ class Monitor:
 
     def _figures(self, settings: EvaluationConfig) -> dict[str, float]:
         figures = evaluate_bundle(
-            evaluated_by(self._step, self._recipe),
+            self._step.bundle(self._recipe.own_bundle),
             self._dataset,
             settings,
             precision=self._context.precision,
@@ -76,11 +71,3 @@ class Monitor:
         if best.metric not in found:
             hint = suggest(best.metric, found)
             raise UserError(f"loop.best.metric: no evaluation finds {best.metric!r}{hint}; it finds {', '.join(found)}")
-
-
-def evaluated_by(step: Step, recipe: Recipe) -> Bundle | AutoencoderAlone:
-    """What an evaluation during training measures: the recipe's bundle, or the averaged autoencoder by itself."""
-    if isinstance(step, VaeStep):
-        vae: Any = step.average.module
-        return AutoencoderAlone("ema", vae, step.latent_shape)
-    return bundle_of(step, recipe)

@@ -18,11 +18,10 @@ from repae.export.reference import autoencoder_files, to_reference
 from repae.export.sizes import published_name
 from repae.models.autoencoders import KLConfig, TinyAutoencoder
 from repae.recipes.recipe import Recipe
-from repae.runs.open import ORIGIN, open_run
+from repae.runs.open import ORIGIN, load
 from repae.runs.weights import newest_of, own_part, read_autoencoder
 from repae.runtime.checkpoint import CheckpointStore
 from repae.runtime.digest import short_digest
-from repae.training.methods.configs import Naive, RepaE, VaeOnly
 from repae.training.state import BUNDLES, BundleName
 
 
@@ -67,7 +66,7 @@ def export(folder: Path, settings: ExportSettings) -> Path:
 
 
 def _write_pipeline(folder: Path, place: Path, settings: ExportSettings) -> None:
-    run = open_run(folder, settings.bundle)
+    run = load(folder, settings.bundle)
     recipe, bundle = run.recipe, run.bundle
     guided = bundle.null_label is not None
     preview = recipe.preview
@@ -101,7 +100,7 @@ def _write_autoencoder(folder: Path, place: Path, settings: ExportSettings) -> N
     write_vae(place, vae, norm, saved.meta["resolution"])
     digests = {"autoencoder": short_digest(vae.state_dict())}
     name = own_part(store, newest, 1) or ""
-    bundle = recipe.bundle if not isinstance(recipe.method, VaeOnly) else "ema" if name.startswith("ema_") else "live"
+    bundle = recipe.own_bundle if name == BUNDLES[recipe.own_bundle][1] else "live"
     tiny = isinstance(vae, TinyAutoencoder)
     figures = _figures(folder, bundle, recipe, saved.step)
     _describe(place, recipe, saved.meta, saved.step, bundle, digests, figures, settings.license, tiny)
@@ -117,7 +116,7 @@ def _write_reference(folder: Path, place: Path, settings: ExportSettings) -> Non
     bundle = _bundle(store, newest, settings.bundle)
     if recipe.vae.kind != "kl":
         raise UserError(f"the reference has no autoencoder of kind {recipe.vae.kind!r}; use --format diffusers")
-    if settings.part == "vae" or isinstance(recipe.method, VaeOnly):
+    if settings.part == "vae" or not recipe.method.traits.generates:
         for ending, state in autoencoder_files(parts, bundle).items():
             torch.save(state, place / f"{recipe.name}{ending}.pt")
         return
@@ -219,16 +218,17 @@ def _describe(
 def _origin_of_autoencoder(recipe: Recipe, imported: dict[str, Any]) -> str:
     if imported and imported["vae"] == "given":
         return "was named at the import of a generator"
-    if isinstance(recipe.method, (RepaE, Naive)):
+    traits = recipe.method.traits
+    if traits.generates and "vae" in traits.trains:
         return "was trained jointly with its generator"
     if imported:
         return "was imported, and how it was trained is not known here"
-    return "was trained without a generator" if isinstance(recipe.method, VaeOnly) else "was frozen under its generator"
+    return "was frozen under its generator" if traits.generates else "was trained without a generator"
 
 
 def _figures(folder: Path, bundle: str, recipe: Recipe, step: int) -> dict[str, Any] | None:
     """What `repae evaluate` measured of these very weights, if it did and the run has not gone on since."""
-    file = folder / ("evaluation.json" if bundle == recipe.bundle else f"evaluation-{bundle}.json")
+    file = folder / ("evaluation.json" if bundle == recipe.own_bundle else f"evaluation-{bundle}.json")
     if not file.is_file():
         return None
     figures = json.loads(file.read_text(encoding="utf-8"))

@@ -20,7 +20,8 @@ from repae.recipes.recipe import Recipe, RuntimeConfig
 from repae.runs.weights import read_autoencoder
 from repae.runtime.checkpoint import CheckpointStore
 from repae.runtime.digest import sha256_of
-from repae.training.methods.configs import Repa, RepaE, VaeOnly
+from repae.training.method import MethodConfig
+from repae.training.methods import Repa, RepaE, VaeOnly
 from repae.training.setup import DiscriminatorConfig, LatentNormConfig
 
 
@@ -187,7 +188,7 @@ def _teachers(named: str, widths: Sequence[int]) -> tuple[TimmTeacherConfig, ...
     )
 
 
-def _method(contents: Contents) -> RepaE | Repa | VaeOnly:
+def _method(contents: Contents) -> MethodConfig:
     if contents.sizes is None:
         return VaeOnly()
     alignment = float(contents.settings.get("proj_coeff") or 0.5) if contents.sizes.z_dims else 0.0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -21,19 +20,21 @@ from repae.runs.context import RunContext
 from repae.runtime.distributed import is_main
 from repae.sampling import generate, grid, grid_labels, pairs, write_png
 from repae.track import Tracker
-from repae.training.methods.vae import VaeStep
-from repae.training.state import Step, bundle
+from repae.training.method import MethodStep
 
 PAIRS = 40
 
 
 class Preview:
-    """A grid of classes from always the same noise, so that only the training differs between two of them."""
+    """What the run's own bundle makes, drawn every so many steps: samples, or reconstructions where none are drawn.
+
+    Samples come from always the same noise, so that only the training differs between two pictures.
+    """
 
     def __init__(
         self,
         recipe: Recipe,
-        step: Step,
+        step: MethodStep,
         dataset: Dataset,
         context: RunContext,
         folder: Path,
@@ -44,19 +45,19 @@ class Preview:
         self._folder, self._trackers = folder, trackers
 
     def __call__(self, step: int) -> dict[str, float]:
-        """Draws, writes and records the grid of step ``step`` on the main process; the others go on."""
-        if is_main():
-            picture = class_grid(self._recipe, bundle_of(self._step, self._recipe), self._dataset, self._context)
-            write_png(self._folder / "samples" / f"step-{step:07d}.png", picture)
+        """Draws and writes the picture of step ``step`` on the main process; of reconstructions, their PSNR in dB."""
+        if not is_main():
+            return {}
+        bundle, figures = self._step.bundle(self._recipe.own_bundle), {}
+        if bundle.generates:
+            picture = class_grid(self._recipe, bundle, self._dataset, self._context)
             for tracker in self._trackers:
                 tracker.image(step, "samples", picture)
-        return {}
-
-
-def bundle_of(step: Step, recipe: Recipe) -> Bundle:
-    """The recipe's bundle of a step that trains a denoiser."""
-    models, averages = step.models, step.averages  # type: ignore[attr-defined]
-    return bundle(recipe.bundle, models, averages)
+        else:
+            real, reconstructed = reconstructed_images(bundle.vae, self._dataset, self._context)
+            picture, figures = pairs(real, reconstructed), {"psnr": psnr(real, reconstructed)}
+        write_png(self._folder / "samples" / f"step-{step:07d}.png", picture)
+        return figures
 
 
 def class_grid(recipe: Recipe, source: Bundle, dataset: Dataset, context: RunContext) -> UInt8[np.ndarray, "h w c"]:
@@ -75,23 +76,6 @@ def class_grid(recipe: Recipe, source: Bundle, dataset: Dataset, context: RunCon
     return grid(images, preview.per_class)
 
 
-class Reconstructions:
-    """Real images above their reconstructions and the difference, during the training of an autoencoder."""
-
-    def __init__(self, recipe: Recipe, step: VaeStep, dataset: Dataset, context: RunContext, folder: Path) -> None:
-        self.every = recipe.preview.every
-        self._step, self._dataset, self._context, self._folder = step, dataset, context, folder
-
-    def __call__(self, step: int) -> dict[str, float]:
-        """Draws and writes the pairs of step ``step`` and gives their PSNR in dB."""
-        if not is_main():
-            return {}
-        vae: Any = self._step.average.module
-        real, reconstructed = reconstructed_images(vae, self._dataset, self._context)
-        write_png(self._folder / "samples" / f"step-{step:07d}.png", pairs(real, reconstructed))
-        return {"psnr": psnr(real, reconstructed)}
-
-
 def reconstructed_images(
     vae: Autoencoder, dataset: Dataset, context: RunContext
 ) -> tuple[UInt8[Tensor, "n c h w"], UInt8[Tensor, "n c h w"]]:
@@ -100,12 +84,9 @@ def reconstructed_images(
     return images, reconstruct(vae, images.to(context.device)).cpu()
 
 
-def final_pictures(recipe: Recipe, step: Step, dataset: Dataset, context: RunContext, folder: Path) -> None:
-    """``samples/grid.png`` and ``samples/reconstructions.png`` of a finished run."""
-    if isinstance(step, VaeStep):
-        vae: Any = step.average.module
-    else:
-        source = bundle_of(step, recipe)
-        vae = source.vae
-        write_png(folder / "samples" / "grid.png", class_grid(recipe, source, dataset, context))
-    write_png(folder / "samples" / "reconstructions.png", pairs(*reconstructed_images(vae, dataset, context)))
+def final_pictures(recipe: Recipe, step: MethodStep, dataset: Dataset, context: RunContext, folder: Path) -> None:
+    """``samples/grid.png``, where there are samples, and ``samples/reconstructions.png`` of a finished run."""
+    bundle = step.bundle(recipe.own_bundle)
+    if bundle.generates:
+        write_png(folder / "samples" / "grid.png", class_grid(recipe, bundle, dataset, context))
+    write_png(folder / "samples" / "reconstructions.png", pairs(*reconstructed_images(bundle.vae, dataset, context)))

@@ -18,7 +18,7 @@ from repae.flow import Guidance
 from repae.flow.guidance import check_null_label
 from repae.runs.context import RunContext, run_context, write_environment
 from repae.runs.identity import differences
-from repae.runs.open import Run, open_run
+from repae.runs.open import Run, load
 from repae.runtime.checkpoint import CheckpointStore
 from repae.runtime.distributed import all_reduce_sum, barrier, is_main, world
 from repae.runtime.migration import current_identity
@@ -64,7 +64,7 @@ def sample_run(folder: Path, settings: SampleSettings) -> Sampled:
         UserError: no run, no checkpoint, an unknown class, guidance without a null class, a weaker run on other
             latents, or a folder with images of other settings.
     """
-    run = open_run(folder, settings.bundle, step=settings.step)
+    run = load(folder, settings.bundle, step=settings.step)
     weak = _weaker(run, settings.guidance)
     if isinstance(settings.guidance, Guidance) and settings.guidance.scale > 1:
         check_null_label(run.bundle.null_label, settings.guidance)
@@ -180,7 +180,7 @@ def _weaker(run: Run, guidance: Guidance | RunAutoguidance) -> Run | None:
     if not isinstance(guidance, RunAutoguidance):
         return None
     folder = run.folder if guidance.run is None else Path(guidance.run)
-    weak = open_run(folder, run.bundle.name, step=guidance.step)
+    weak = load(folder, run.bundle.name, step=guidance.step)
     for name, own, other in (
         ("latents of shape", run.bundle.latent_shape, weak.bundle.latent_shape),
         ("classes", run.bundle.num_classes, weak.bundle.num_classes),

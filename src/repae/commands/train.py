@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from repae.commands.evaluation_hook import Monitor
-from repae.commands.preview_hook import Preview, Reconstructions, final_pictures
+from repae.commands.preview_hook import Preview, final_pictures
 from repae.config import UserError, write_atomic
 from repae.data import Dataset
 from repae.recipes.recipe import Recipe
@@ -25,11 +25,9 @@ from repae.runtime.checkpoint import CheckpointStore
 from repae.runtime.distributed import barrier, is_main, world
 from repae.runtime.ema import short_run_warning
 from repae.track import JsonlTracker, ProgressBar, TensorBoardTracker, Tracker, WandbTracker
-from repae.training.build import build_models, build_step, build_vae_step
+from repae.training.build import StepBuilder, build_players
 from repae.training.loop import Hook, Loop, Outcome
-from repae.training.methods.configs import VaeOnly
-from repae.training.methods.vae import VaeStep
-from repae.training.state import Step
+from repae.training.method import MethodStep
 
 log = logging.getLogger("repae")
 
@@ -64,25 +62,32 @@ def train(recipe: Recipe, runs: str | Path = "runs") -> Path:
             write_environment(folder / "environment.json", context.device)
         barrier()
         latents = open_latents(recipe, dataset, context)
-        step, teacher_figures, meta = _step(recipe, dataset, latents, context)
-        if is_main() and teacher_figures:
-            write_atomic(folder / "teacher.json", json.dumps(teacher_figures, indent=2) + "\n")
+        prepared = _prepared(recipe, dataset, latents, context)
+        if is_main() and prepared.teachers:
+            write_atomic(folder / "teacher.json", json.dumps(prepared.teachers, indent=2) + "\n")
         if (warning := short_run_warning(recipe.ema, recipe.loop.steps)) and is_main():
             log.warning(warning)
-        outcome = _loop(recipe, dataset, latents, context, step, meta, folder)
+        outcome = _loop(recipe, dataset, context, prepared, folder)
         if not outcome.finished:
             raise Interrupted(f"stopped after step {outcome.step} of {recipe.loop.steps}; checkpoint in {folder}")
         if is_main():
-            final_pictures(recipe, step, dataset, context, folder)
+            final_pictures(recipe, prepared.step, dataset, context, folder)
             build_report(folder)
         barrier()
     return folder
 
 
-def _step(
-    recipe: Recipe, dataset: Dataset, latents: RunLatents | None, context: RunContext
-) -> tuple[Step, list[dict[str, Any]], dict[str, Any]]:
-    """The step over freshly built players with whatever they start from, and what a checkpoint says of them."""
+class Prepared(NamedTuple):
+    """What a run trains, what it reads, what its checkpoints say of it, and what is known of its teachers."""
+
+    step: MethodStep
+    read: Dataset
+    meta: dict[str, Any]
+    teachers: list[dict[str, Any]]
+
+
+def _prepared(recipe: Recipe, dataset: Dataset, latents: RunLatents | None, context: RunContext) -> Prepared:
+    """The step over freshly built players with whatever they start from."""
     meta: dict[str, Any] = {
         "recipe": recipe.model_dump(mode="json"),
         "resolution": dataset.resolution,
@@ -90,65 +95,47 @@ def _step(
         "class_names": list(dataset.class_names),
         "data": dataset.fingerprint,
     }
-    build: dict[str, Any] = {
-        "precision": context.precision,
-        "device": context.device,
-        "compile": context.config.compile,
-    }
     # What can be missing or not fit comes before what takes time.
     given = discriminator_weights(recipe, dataset.channels)
     perceptual = pretrained_distance(recipe, context.device)
     teachers = latents.teachers() if latents is not None else None
     teachers = teachers or trained_teachers(recipe, dataset, context)
-    build["perceptual"] = perceptual or teacher_distance(recipe, teachers.networks)
-    if isinstance(recipe.method, VaeOnly):
-        vae = started_vae(recipe, dataset, context)
-        alone = build_vae_step(recipe, vae, resolution=dataset.resolution, **build)
-        start_discriminator(recipe, alone.discriminator, given)
-        return alone, [], meta
-    models = build_models(
+    perceptual = perceptual or teacher_distance(recipe, teachers.networks)
+    players = build_players(
         recipe,
         resolution=dataset.resolution,
         image_channels=dataset.channels,
         num_classes=dataset.num_classes,
         targets=teachers.targets,
     )
-    models.vae = started_vae(recipe, dataset, context)
-    start_discriminator(recipe, models.discriminator, given)
+    players.vae = started_vae(recipe, dataset, context)
+    start_discriminator(recipe, players.discriminator, given)
+    read, figures = dataset, []
     if latents is not None:
-        latents.check_vae(models.vae, dataset)
+        latents.check_vae(players.vae, dataset)
         meta["latents"] = latents.facts()
-    if not start_denoiser(recipe, models.denoiser, models.latent_norm):
-        known = latents.statistics() if latents else first_statistics(recipe, models.vae, dataset, context)
-        models.latent_norm.set_statistics(*known)
-    meta["z_dims"] = list(models.denoiser.z_dims)
-    return build_step(recipe, models, **build), teachers.figures, meta
+        read = latents.reading(dataset, players.targets)
+    if players.denoiser is not None and players.latent_norm is not None:
+        if not start_denoiser(recipe, players.denoiser, players.latent_norm):
+            known = latents.statistics() if latents else first_statistics(recipe, players.vae, dataset, context)
+            players.latent_norm.set_statistics(*known)
+        meta["z_dims"] = list(players.denoiser.z_dims)
+        figures = teachers.figures
+    builder = StepBuilder(recipe, context.precision, context.device, context.config.compile, perceptual)
+    return Prepared(recipe.method.build(players, builder), read, meta, figures)
 
 
-def _loop(
-    recipe: Recipe,
-    dataset: Dataset,
-    latents: RunLatents | None,
-    context: RunContext,
-    step: Step,
-    meta: dict[str, Any],
-    folder: Path,
-) -> Outcome:
+def _loop(recipe: Recipe, dataset: Dataset, context: RunContext, prepared: Prepared, folder: Path) -> Outcome:
     trackers = _trackers(recipe, folder) if is_main() else []
-    hooks: list[Hook] = [
-        Reconstructions(recipe, step, dataset, context, folder)
-        if isinstance(step, VaeStep)
-        else Preview(recipe, step, dataset, context, folder, trackers)
-    ]
+    hooks: list[Hook] = [Preview(recipe, prepared.step, dataset, context, folder, trackers)]
     if recipe.evaluation.every is not None:
-        hooks.append(Monitor(recipe, step, dataset, context))
-    read = dataset if latents is None else latents.reading(dataset, step.models.targets)  # type: ignore[attr-defined]
+        hooks.append(Monitor(recipe, prepared.step, dataset, context))
     loop = Loop(
-        step,
-        batches(read, recipe.loop, recipe.seed, context, world()),
+        prepared.step,
+        batches(prepared.read, recipe.loop, recipe.seed, context, world()),
         recipe.loop,
         CheckpointStore(folder / "checkpoints", keep_last=recipe.loop.keep_last),
-        meta=meta,
+        meta=prepared.meta,
         precision=context.precision,
         device=context.device,
         images=len(dataset),

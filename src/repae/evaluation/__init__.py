@@ -1,6 +1,5 @@
 """Measuring images: networks and their features, distances between sets, neighbours, reconstruction, latents."""
 
-from repae.evaluation.autoencoder import AutoencoderAlone
 from repae.evaluation.cache import FeatureCache
 from repae.evaluation.classifier import Classifier, Predictions, TrainedClassifier, classifier_for
 from repae.evaluation.classifier_figures import unclassifiable
@@ -20,7 +19,6 @@ from repae.evaluation.scores import inception_score, kernel_distance
 from repae.evaluation.settings import ComparisonConfig, EvaluationConfig, FeaturesConfig
 
 __all__ = [
-    "AutoencoderAlone",
     "Classifier",
     "ClassifierFeatures",
     "Comparison",

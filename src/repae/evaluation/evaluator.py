@@ -13,7 +13,6 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from repae.data import Dataset
-from repae.evaluation.autoencoder import AutoencoderAlone
 from repae.evaluation.cache import FeatureCache
 from repae.evaluation.classifier import TrainedClassifier, classifier_for
 from repae.evaluation.classifier_figures import LabelledImages, accuracy_by_class, classifier_figures, unclassifiable
@@ -41,14 +40,20 @@ LATENT_IMAGES = 2_000
 
 @runtime_checkable
 class Evaluable(VelocityModel, Protocol):
-    """What is evaluated; `repae.models.bundle.Bundle` is one: a source of images that also gives images back."""
+    """What is evaluated; `repae.models.bundle.Bundle` is one: a source of images that also gives images back.
+
+    Where it does not generate, it has nothing of a `VelocityModel`.
+    """
 
     @property
     def name(self) -> str: ...
 
+    @property
+    def generates(self) -> bool: ...
+
     def reconstruct(self, images: Tensor) -> Tensor: ...
 
-    def encode(self, images: Tensor, noise: Tensor) -> Tensor: ...
+    def encode(self, images: Tensor) -> Tensor: ...
 
 
 class Networks(NamedTuple):
@@ -73,7 +78,7 @@ class Evaluator:
     that are `passing`, because the weights that made them will have changed before anyone looks again, are not kept.
     """
 
-    bundle: Evaluable | AutoencoderAlone
+    bundle: Evaluable
     dataset: Dataset
     settings: EvaluationConfig
     precision: Precision
@@ -85,7 +90,7 @@ class Evaluator:
     @property
     def generates(self) -> bool:
         """Whether there is a denoiser."""
-        return not isinstance(self.bundle, AutoencoderAlone)
+        return self.bundle.generates
 
     @cached_property
     def classifier(self) -> TrainedClassifier | None:
@@ -111,7 +116,6 @@ class Evaluator:
 
     def draw(self, count: int, guidance: Guidance) -> LabelledImages:
         """Generated images with the labels they were made for, which have the class shares of the data set."""
-        assert not isinstance(self.bundle, AutoencoderAlone)
         settings, labels = self.settings, labels_like(self.dataset.labels, count)
         images = generate(
             self.bundle, labels, sampler=settings.sampler, path=self.path, precision=self.precision,
@@ -131,7 +135,7 @@ class Evaluator:
 
 
 def evaluate_bundle(
-    bundle: Evaluable | AutoencoderAlone,
+    bundle: Evaluable,
     dataset: Dataset,
     settings: EvaluationConfig,
     *,
@@ -170,7 +174,6 @@ def evaluate_bundle(
 
 def _generation(it: Evaluator, result: dict[str, Any]) -> None:
     """Images drawn once, classified and compared in the features of every network."""
-    assert not isinstance(it.bundle, AutoencoderAlone)
     settings, dataset, classifier = it.settings, it.dataset, it.classifier
     free = it.draw(settings.images, UNGUIDED)
     if it.bundle.null_label is None:
@@ -244,9 +247,8 @@ def _latents(it: Evaluator, result: dict[str, Any]) -> None:
 def _encoded(it: Evaluator, images: ImagesOfDataset) -> Float[Tensor, "n c h w"]:
     parts = []
     for batch in images.batches(it.settings.batch_size):
-        zeros = torch.zeros(len(batch), *it.bundle.latent_shape, device=it.precision.device)
         with torch.no_grad():
-            parts.append(it.bundle.encode(batch.to(it.precision.device), zeros).float().cpu())
+            parts.append(it.bundle.encode(batch.to(it.precision.device)).float().cpu())
     return torch.cat(parts)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
@@ -13,9 +15,14 @@ from repae.models.latent_norm import LatentNorm
 from repae.models.pixels import reconstruct, to_levels, to_symmetric
 from repae.runtime.modes import evaluating
 
+Part = TypeVar("Part")
+
 
 class Bundle:
     """A denoiser with the autoencoder and the latent statistics that it is used with, under one name.
+
+    Where a method trains no denoiser, the autoencoder stands alone: it reconstructs and encodes, and whatever needs the
+    denoiser or the statistics is refused.
 
     Everything here runs without gradients and in eval mode; each module's own mode is restored afterwards, so a bundle
     of live modules can be used between two training steps.
@@ -24,17 +31,53 @@ class Bundle:
         UserError: the parts disagree about the channels of a latent.
     """
 
-    def __init__(self, name: str, denoiser: Denoiser, vae: Autoencoder, latent_norm: LatentNorm) -> None:
+    def __init__(self, name: str, denoiser: Denoiser | None, vae: Autoencoder, latent_norm: LatentNorm | None) -> None:
+        assert (denoiser is None) == (latent_norm is None), (
+            "statistics belong to the denoiser that was trained with them"
+        )
+        self.name = name
+        self.vae = vae
+        self._denoiser = denoiser
+        self._latent_norm = latent_norm
+        if denoiser is None or latent_norm is None:
+            return
         channels = (vae.latent_channels, latent_norm.channels, denoiser.backbone.config.in_channels)
         if len(set(channels)) > 1:
             raise UserError(
                 f"bundle {name!r}: autoencoder, latent normaliser and denoiser have {channels[0]}, {channels[1]} and "
                 f"{channels[2]} latent channels; they must agree"
             )
-        self.name = name
-        self.denoiser = denoiser
-        self.vae = vae
-        self.latent_norm = latent_norm
+
+    @property
+    def generates(self) -> bool:
+        """Whether images can be sampled from it."""
+        return self._denoiser is not None
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """The denoiser; `UserError` where there is none."""
+        return self._there(self._denoiser)
+
+    @property
+    def latent_norm(self) -> LatentNorm:
+        """The statistics; `UserError` where there are none."""
+        return self._there(self._latent_norm)
+
+    def _there(self, part: Part | None) -> Part:
+        if part is None:
+            raise UserError(f"bundle {self.name!r} is an autoencoder alone; it has no denoiser to sample from")
+        return part
+
+    @property
+    def device(self) -> torch.device:
+        """Where the autoencoder is, and with it the rest."""
+        return next(self.vae.parameters()).device
+
+    def to(self, device: str | torch.device) -> None:
+        """Moves all weights and statistics."""
+        for module in (self._denoiser, self.vae, self._latent_norm):
+            if module is not None:
+                module.to(device)
 
     @property
     def null_label(self) -> int | None:
@@ -66,11 +109,21 @@ class Bundle:
             return self.denoiser.velocity(x, t, y)
 
     @torch.no_grad()
-    def encode(self, images: UInt8[Tensor, "b c h w"], noise: Float[Tensor, "b k m n"]) -> Float[Tensor, "b k m n"]:
-        """Normalised latents of images, sampled from the posterior with standard normal ``noise``."""
-        with evaluating(self.vae, self.latent_norm):
-            mean, logvar = self.vae.encode(to_symmetric(images))
-            return self.latent_norm(mean + torch.exp(0.5 * logvar) * noise)
+    def encode(
+        self, images: UInt8[Tensor, "b c h w"], noise: Float[Tensor, "b k m n"] | None = None
+    ) -> Float[Tensor, "b k m n"]:
+        """Latents of images, normalised where there are statistics.
+
+        They are sampled from the posterior with standard normal ``noise``; without it they are the posterior's mean.
+        """
+        with evaluating(self.vae):
+            latents, logvar = self.vae.encode(to_symmetric(images))
+            if noise is not None:
+                latents = latents + torch.exp(0.5 * logvar) * noise
+        if self._latent_norm is None:
+            return latents
+        with evaluating(self._latent_norm):
+            return self._latent_norm(latents)
 
     @torch.no_grad()
     def decode(self, x: Float[Tensor, "b k m n"]) -> UInt8[Tensor, "b c h w"]:

@@ -23,7 +23,7 @@ from repae.runtime.ema import EmaConfig
 from repae.runtime.optimise import AdamWConfig
 from repae.runtime.schedules import Constant, Cosine
 from repae.training.loop import LoopConfig
-from repae.training.methods.configs import VaeOnly
+from repae.training.methods import VaeOnly
 from repae.training.setup import DiscriminatorConfig, OptimisersConfig
 
 FROZEN = VaeOnly(train_autoencoder=False)

@@ -20,7 +20,8 @@ from repae.runtime.ema import EmaConfig
 from repae.runtime.optimise import AdamWConfig
 from repae.runtime.schedules import Cosine, OneCycle
 from repae.training.loop import LoopConfig
-from repae.training.methods.configs import Naive, Repa, RepaE, SelfTeacherConfig, VaeOnly
+from repae.training.method import SelfTeacherConfig
+from repae.training.methods import Naive, Repa, RepaE, VaeOnly
 from repae.training.setup import DiscriminatorConfig, OptimisersConfig
 
 NO_PUBLISHED = "none: the digits are no published benchmark; docs/miniature.md has this project's own figures"

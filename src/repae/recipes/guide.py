@@ -171,11 +171,11 @@ def warnings(recipe: Recipe, named: Recipe | None = None) -> list[str]:
 
 def _numbers(recipe: Recipe) -> dict[str, float]:
     """The values that the guide speaks of, without those that the recipe's method does not use."""
-    kind = recipe.method.kind
+    traits = recipe.method.traits
     used = {name: float(value) for name in RANGES if (value := _value(recipe, name)) is not None}
-    if kind == "vae":
+    if not traits.generates:
         used = {name: value for name, value in used.items() if not name.startswith(("latent_norm.", "backbone."))}
-    if kind == "repa":
+    if not traits.reconstructs:
         used = {name: used[name] for name in ("method.proj_coeff", "backbone.encoder_depth")}
     if used.get("method.proj_coeff") and "method.vae_align_proj_coeff" in used:
         used["ratio"] = used["method.vae_align_proj_coeff"] / used["method.proj_coeff"]

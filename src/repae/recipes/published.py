@@ -28,7 +28,8 @@ from repae.recipes.recipe import (
 from repae.runtime.ema import EmaConfig
 from repae.runtime.schedules import Until
 from repae.training.loop import LoopConfig
-from repae.training.methods.configs import Naive, Repa, RepaE, SelfTeacherConfig
+from repae.training.method import SelfTeacherConfig
+from repae.training.methods import Naive, Repa, RepaE
 from repae.training.setup import DiscriminatorConfig, LatentNormConfig
 
 IMAGENET_CLASSES = 1000

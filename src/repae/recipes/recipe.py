@@ -17,7 +17,7 @@ from repae.models.teachers.embedded import EmbeddedTeacherConfig
 from repae.models.teachers.timm import TimmTeacherConfig
 from repae.runtime.optimise import AdamWConfig
 from repae.runtime.schedules import OneCycle
-from repae.training.methods.configs import Repa
+from repae.training.methods import AnyMethod, RepaE
 from repae.training.setup import TrainSetup
 from repae.training.state import BundleName
 
@@ -230,6 +230,7 @@ class Recipe(TrainSetup):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     about: str = ""
     target: str = ""
+    method: AnyMethod = RepaE()
     data: DataConfig = DigitsConfig(resolution=32)
     num_classes: int | None = Field(default=None, ge=1)
     latents: LatentsConfig | None = None
@@ -266,12 +267,18 @@ class Recipe(TrainSetup):
 
     @model_validator(mode="after")
     def _latents_of_a_frozen_autoencoder(self) -> Recipe:
-        if self.latents is not None and not isinstance(self.method, Repa):
+        if self.latents is not None and not self.method.traits.from_latents:
             raise ValueError(
-                f"latents are given, but method.kind {self.method.kind!r} trains the autoencoder, so that they would "
-                "be wrong after one step; set method.kind to 'repa', whose autoencoder is frozen, or --latents none"
+                f"latents.path is {self.latents.path!r}, but method.kind {self.method.kind!r} trains the autoencoder, "
+                "so that they would be wrong after one step; set method.kind to 'repa', whose autoencoder is frozen, "
+                "or --latents none"
             )
         return self
+
+    @property
+    def own_bundle(self) -> BundleName:
+        """The weights that are sampled, evaluated and exported: ``bundle``, as far as the method leaves it."""
+        return self.method.traits.bundle(self.bundle)
 
     def resolved(self) -> Recipe:
         """The same with everything that it only points at and that its run needs later: the autoencoder's architecture.

@@ -8,7 +8,6 @@ from typing import Any
 
 from repae.report.page import missing, picture, section
 from repae.report.run_files import RunFiles
-from repae.report.sections import VAE_ONLY
 
 FOLDER = "gallery"
 
@@ -16,7 +15,7 @@ FOLDER = "gallery"
 def gallery(run: RunFiles) -> str:
     """Every picture that `samples/gallery/gallery.json` lists, and what could not be drawn; nothing for a VAE alone."""
     title = "Gallery"
-    if run.of_recipe("method.kind") == VAE_ONLY:
+    if not run.generates:
         return ""
     if run.gallery is None:
         return section("gallery", title, missing("No gallery was drawn (samples/gallery): `repae evaluate` draws it."))

@@ -36,7 +36,7 @@ def limits(run: RunFiles) -> list[str]:
         )
     if run.of_recipe("class_mean_targets"):
         found.append("A control: its alignment targets are means over class and place and hold nothing of the image.")
-    if run.of_recipe("method.kind") == "repa-e" and run.of_recipe("losses.discriminator_weight") == 0:
+    if run.traits is not None and len(run.traits.trains) == 3 and run.of_recipe("losses.discriminator_weight") == 0:
         found.append("The discriminator's weight is 0 in this recipe: two of the method's three players took part.")
     if run.evaluation and "accuracy_guided" in run.evaluation:
         found.append(

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from repae.config import UserError, read_yaml
+from repae.config import Config, UserError, check, read_yaml
 from repae.track import read_metrics
+from repae.training.method import MethodTraits
+from repae.training.methods import AnyMethod
+
+
+class _WithMethod(Config, extra="ignore"):
+    """What is read of a recipe here, whatever else stands in it."""
+
+    method: AnyMethod
 
 
 class RunFiles(NamedTuple):
@@ -31,6 +40,18 @@ class RunFiles(NamedTuple):
         for key in dotted.split("."):
             value = value.get(key) if isinstance(value, dict) else None
         return value
+
+    @property
+    def traits(self) -> MethodTraits | None:
+        """What the run's method says of itself; None where the recipe names none that is known here."""
+        with suppress(UserError):
+            return check(_WithMethod, self.recipe, "recipe.yaml").method.traits
+        return None
+
+    @property
+    def generates(self) -> bool:
+        """Whether there are samples to show; so it is said of a method that is not known."""
+        return self.traits is None or self.traits.generates
 
     def picture(self, name: str) -> Path | None:
         """A picture in `samples/`, or None."""

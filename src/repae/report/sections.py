@@ -13,7 +13,6 @@ from repae.report.run_files import RunFiles
 from repae.track import duration
 
 PREVIEWS = 8
-VAE_ONLY = "vae"
 
 
 def header(run: RunFiles) -> str:
@@ -57,7 +56,7 @@ def results(run: RunFiles) -> str:
 
 def samples(run: RunFiles) -> str:
     """The class-conditional grid; nothing for a run that trained an autoencoder alone."""
-    if run.of_recipe("method.kind") == VAE_ONLY:
+    if not run.generates:
         return ""
     path = run.picture("grid.png")
     if path is None:
@@ -74,7 +73,7 @@ def over_time(run: RunFiles) -> str:
     places = sorted({round(place * (len(previews) - 1) / max(count - 1, 1)) for place in range(count)})
     strip = "".join(picture(path, f"Step {step:,}") for step, path in (previews[place] for place in places))
     words = "The same noise and the same labels at each step, so that only the training differs."
-    if run.of_recipe("method.kind") == VAE_ONLY:
+    if not run.generates:
         words = "The same real images, their reconstructions and the differences at each step."
     if count < len(previews):
         words += f" {count} of {len(previews)} previews are shown; all lie in samples/."

@@ -13,7 +13,6 @@ from repae.models.reference_keys import discriminator_from_reference
 from repae.models.weight_files import check_coverage, read_weights
 from repae.recipes.recipe import Recipe
 from repae.runtime.checkpoint import CheckpointStore
-from repae.training.methods.configs import Repa
 
 WHAT = "discriminator.weights"
 
@@ -25,7 +24,7 @@ def discriminator_weights(recipe: Recipe, image_channels: int) -> dict[str, Tens
         UserError: nothing there, weights of another discriminator, or no discriminator that counts to give them to.
     """
     config = recipe.discriminator
-    if config is None or config.weights is None or isinstance(recipe.method, Repa):
+    if config is None or config.weights is None or "discriminator" not in recipe.method.traits.players:
         return None
     if recipe.losses.discriminator_weight == 0 or recipe.losses.discriminator_factor == 0:
         raise UserError(

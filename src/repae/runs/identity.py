@@ -9,7 +9,6 @@ from repae.config import UserError, write_atomic
 from repae.recipes.recipe import Recipe
 from repae.recipes.saved import read_recipe
 from repae.runtime.checkpoint import CheckpointStore
-from repae.training.methods.configs import VaeOnly
 
 FREE = (
     "about",
@@ -65,8 +64,7 @@ def schedules_depend_on_steps(recipe: Recipe) -> bool:
     """Whether another number of total steps would change a learning rate or weight of a step already made."""
     optimisers = recipe.optimisers
     players = (optimisers.denoiser, optimisers.vae, optimisers.discriminator)
-    aligned = not isinstance(recipe.method, VaeOnly) and recipe.method.align_schedule.depends_on_total
-    return aligned or any(player.schedule.depends_on_total for player in players)
+    return recipe.method.traits.depends_on_total or any(player.schedule.depends_on_total for player in players)
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

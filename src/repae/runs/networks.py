@@ -1,4 +1,4 @@
-"""Which networks are at hand to judge a run with, and what is missing for the others."""
+"""Which networks are at hand to evaluate a run with, and what is missing for the others."""
 
 from __future__ import annotations
 

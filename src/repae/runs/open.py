@@ -11,9 +11,9 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from repae.config import UserError, check
-from repae.evaluation import AutoencoderAlone
 from repae.export.folders import INDEX, WEIGHTS, read_json, read_pipeline
 from repae.flow import Guidance, Sampler
+from repae.models.autoencoders import Autoencoder
 from repae.models.bundle import Bundle
 from repae.models.denoiser import Denoiser
 from repae.models.latent_norm import LatentNorm
@@ -24,26 +24,10 @@ from repae.runtime.checkpoint import CheckpointStore
 from repae.runtime.precision import Precision
 from repae.sampling import generate
 from repae.training.build import build_vae, latent_side
-from repae.training.methods.configs import VaeOnly
-from repae.training.state import BUNDLES
+from repae.training.state import BUNDLES, BundleName
 
 ORIGIN = "repae.json"
 """What an exported folder says of the run that it was made of."""
-
-
-@dataclass(frozen=True)
-class AutoencoderRun:
-    """A run that trained an autoencoder only: its recipe, what the checkpoint that was read says, and its weights."""
-
-    folder: Path
-    recipe: Recipe
-    meta: dict[str, Any]
-    step: int
-    bundle: AutoencoderAlone
-
-    def to(self, device: str | torch.device) -> None:
-        """Moves the weights to another device."""
-        self.bundle.vae.to(device)
 
 
 @dataclass(frozen=True)
@@ -58,8 +42,7 @@ class Run:
 
     def to(self, device: str | torch.device) -> None:
         """Moves the bundle's weights and statistics to another device."""
-        for module in (self.bundle.denoiser, self.bundle.vae, self.bundle.latent_norm):
-            module.to(device)
+        self.bundle.to(device)
 
     def sample(
         self,
@@ -83,16 +66,29 @@ class Run:
             sampler=sampler or preview.sampler,
             guidance=guidance,
             path=self.recipe.path,
-            precision=Precision("fp32", self.bundle.latent_norm.running_mean.device),
+            precision=Precision("fp32", self.bundle.device),
             seed=seed,
             batch_size=batch_size,
         )
 
 
+def load(
+    folder: str | Path, bundle: str | None = None, *, step: int | None = None, device: str | torch.device = "cpu"
+) -> Run:
+    """Opens a run, what `repae import` wrote, or a diffusers folder that `repae export` wrote, to sample from it.
+
+    Arguments and errors are those of `open_run`; a run without a denoiser is refused too.
+    """
+    run = open_run(folder, bundle, step=step, device=device)
+    if not run.bundle.generates:
+        raise UserError(f"{folder} trained an autoencoder only; it has no denoiser to sample from")
+    return run
+
+
 def open_run(
     folder: str | Path, bundle: str | None = None, *, step: int | None = None, device: str | torch.device = "cpu"
 ) -> Run:
-    """Opens a run, what `repae import` wrote, or a diffusers folder that `repae export` wrote.
+    """Opens whatever has a bundle: what `load` opens, and a run that trained an autoencoder only.
 
     Args:
         folder: ``runs/NAME``, or the other folder.
@@ -101,7 +97,7 @@ def open_run(
         device: where to.
 
     Raises:
-        UserError: no run there, no checkpoint yet or none of that step, a run without a denoiser, or an unknown bundle.
+        UserError: no run there, no checkpoint yet or none of that step, or a bundle that is unknown or not there.
     """
     folder = Path(folder)
     if (folder / INDEX).is_file():
@@ -110,54 +106,40 @@ def open_run(
     if step is not None:
         checkpoint = store.at(step)
     saved = store.describe(checkpoint)
-    meta = saved.meta
-    recipe = check(Recipe, meta["recipe"], str(checkpoint))
-    if isinstance(recipe.method, VaeOnly):
-        raise UserError(f"{folder} trained an autoencoder only; it has no denoiser to sample from")
-    name = recipe.bundle if bundle is None else bundle
-    if name not in BUNDLES:
-        raise UserError(f"bundle {name!r} is unknown; allowed: {', '.join(BUNDLES)}")
-    vae = build_vae(recipe, meta["image_channels"])
+    recipe = check(Recipe, saved.meta["recipe"], str(checkpoint))
+    name = _bundle_name(folder, recipe, bundle)
+    vae = build_vae(recipe, saved.meta["image_channels"])
+    denoiser = norm = None
+    if recipe.method.traits.generates:
+        denoiser, norm = _denoiser(recipe, saved.meta, vae)
+    for part, module in zip(BUNDLES[name], (denoiser, vae, norm), strict=True):
+        if module is None:
+            continue
+        if not (checkpoint / f"{part}.safetensors").is_file():
+            raise UserError(f"{folder} has no part {part!r}, hence no bundle {name!r}; its own is {recipe.bundle!r}")
+        module.load_state_dict(read_part(store, checkpoint, part))
+        module.to(device).eval().requires_grad_(False)
+    return Run(folder, recipe, saved.meta, saved.step, Bundle(name, denoiser, vae, norm))
+
+
+def _bundle_name(folder: Path, recipe: Recipe, wanted: str | None) -> BundleName:
+    allowed = recipe.method.traits.bundles
+    for name in allowed:
+        if name == (recipe.own_bundle if wanted is None else wanted):
+            return name
+    if wanted in BUNDLES and not recipe.method.traits.generates:
+        which = " and ".join(map(repr, allowed))
+        raise UserError(f"{folder} trained an autoencoder only, whose bundles are {which}; {wanted!r} is none")
+    raise UserError(f"bundle {wanted!r} is unknown; allowed: {', '.join(name for name in BUNDLES if name in allowed)}")
+
+
+def _denoiser(recipe: Recipe, meta: dict[str, Any], vae: Autoencoder) -> tuple[Denoiser, LatentNorm]:
     side = latent_side(recipe, meta["resolution"])
     own = recipe.backbone
     backbone = own.sized(side, vae.latent_channels, len(meta["class_names"])).build()
     denoiser = Denoiser(backbone, meta["z_dims"], own.encoder_depth, own.projector_dim, own.projector)
     norm = LatentNorm(vae.latent_channels, eps=recipe.latent_norm.eps, momentum=recipe.latent_norm.momentum)
-    for part, module in zip(BUNDLES[name], (denoiser, vae, norm), strict=True):
-        if not (checkpoint / f"{part}.safetensors").is_file():
-            raise UserError(f"{folder} has no part {part!r}, hence no bundle {name!r}; its own is {recipe.bundle!r}")
-        state = store.read(checkpoint, part)
-        module.load_state_dict(state["module"] if part.startswith("ema_") else state)
-        module.to(device).eval().requires_grad_(False)
-    return Run(folder, recipe, meta, saved.step, Bundle(name, denoiser, vae, norm))
-
-
-load = open_run
-"""Its public name, `repae.load`."""
-
-
-def open_for_evaluation(folder: str | Path, bundle: str | None = None) -> Run | AutoencoderRun:
-    """Opens what can be evaluated: what `open_run` opens, and a run that trained an autoencoder only.
-
-    Raises:
-        UserError: as `open_run`, or a bundle that such a run does not have.
-    """
-    folder = Path(folder)
-    if (folder / INDEX).is_file():
-        return open_run(folder, bundle)
-    store, newest = _newest(folder)
-    saved = store.describe(newest)
-    recipe = check(Recipe, saved.meta["recipe"], str(newest))
-    if not isinstance(recipe.method, VaeOnly):
-        return open_run(folder, bundle)
-    if bundle not in (None, "ema", "live"):
-        raise UserError(f"{folder} trained an autoencoder only, whose bundles are 'ema' and 'live'; {bundle!r} is none")
-    name = bundle or "ema"
-    vae = build_vae(recipe, saved.meta["image_channels"])
-    vae.load_state_dict(read_part(store, newest, BUNDLES[name][1]))
-    side = saved.meta["resolution"] // vae.factor
-    alone = AutoencoderAlone(name, vae.eval().requires_grad_(False), (vae.latent_channels, side, side))
-    return AutoencoderRun(folder, recipe, saved.meta, saved.step, alone)
+    return denoiser, norm
 
 
 def _exported(folder: Path, bundle: str | None, device: str | torch.device) -> Run:

@@ -1,4 +1,4 @@
-"""The distances by which the perceptual term judges a reconstruction."""
+"""The distances by which the perceptual term measures a reconstruction."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from repae.losses.perceptual import Perceptual, feature_distance, lpips, output_
 from repae.models.perceptual import CONVNEXT_NAME, VGG_NAME, ConvNextLogits, LpipsNetwork
 from repae.models.teachers.base import Teacher
 from repae.recipes.recipe import LpipsConvnextPerceptual, LpipsPerceptual, NoPerceptual, Recipe, TeacherPerceptual
-from repae.training.methods.configs import Repa
 
 
 def check_perceptual(recipe: Recipe) -> None:
@@ -81,7 +80,7 @@ def teacher_distance(recipe: Recipe, teachers: Sequence[Teacher]) -> Perceptual 
 
 
 def _counts(recipe: Recipe) -> bool:
-    return not isinstance(recipe.method, Repa) and recipe.losses.perceptual_weight > 0
+    return recipe.method.traits.reconstructs and recipe.losses.perceptual_weight > 0
 
 
 def _path(text: str | None) -> Path | None:

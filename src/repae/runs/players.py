@@ -39,9 +39,9 @@ from repae.runtime.checkpoint import CheckpointStore
 from repae.runtime.distributed import World, barrier, is_main, world
 from repae.runtime.modes import evaluating
 from repae.track import ProgressBar
-from repae.training.build import build_vae, build_vae_step
+from repae.training.build import StepBuilder, build_players, build_vae
 from repae.training.loop import Loop, LoopConfig
-from repae.training.methods.configs import VaeOnly
+from repae.training.methods import VaeOnly
 from repae.training.state import Step
 from repae.training.teacher_step import TeacherStep
 
@@ -220,15 +220,15 @@ def _warmed(recipe: Recipe, start: FromWarmup, dataset: Dataset, context: RunCon
     with one_maker(folder):
         newest = store.latest()
         if newest is None or store.describe(newest).step < start.steps:
-            step = build_vae_step(
+            players = build_players(
                 setup,
-                build_vae(setup, dataset.channels),
                 resolution=dataset.resolution,
-                perceptual=None,
-                precision=context.precision,
-                device=context.device,
-                compile=context.config.compile,
+                image_channels=dataset.channels,
+                num_classes=dataset.num_classes,
+                targets=NoTargets(),
             )
+            builder = StepBuilder(setup, context.precision, context.device, context.config.compile)
+            step = setup.method.build(players, builder)
             PretrainingRun(folder, loop, recipe.seed, "autoencoder", alone=False).run(step, dataset, context)
     newest = store.latest()
     assert newest is not None, f"the warm-up left no checkpoint in {folder}"

@@ -17,7 +17,6 @@ from repae.recipes.recipe import FromRun, Recipe
 from repae.runs.open import open_run
 from repae.runs.weights import newest_of, own_part, read_part
 from repae.runtime.parallel import unwrap
-from repae.training.methods.configs import VaeOnly
 
 _FREE = {"class_dropout_prob", "fused_attn", "encoder_depth", "projector_dim"}
 """Fields of the denoiser that another run may change: no weight that is taken over depends on them."""
@@ -37,7 +36,7 @@ def check_start(recipe: Recipe) -> None:
         return
     source = _recipe_of(Path(recipe.start.path))
     pairs = [("vae", recipe.vae.model_dump(), source.vae.model_dump())]
-    if not isinstance(source.method, VaeOnly) and not isinstance(recipe.method, VaeOnly):
+    if source.method.traits.generates and recipe.method.traits.generates:
         pairs += [
             ("backbone", recipe.backbone.model_dump(exclude=_FREE), source.backbone.model_dump(exclude=_FREE)),
             ("path", recipe.path.model_dump(), source.path.model_dump()),

@@ -20,7 +20,6 @@ from repae.models.weight_files import fit, read_weights
 from repae.recipes.recipe import Recipe
 from repae.runtime.checkpoint import CheckpointStore
 from repae.training.build import build_vae
-from repae.training.methods.configs import VaeOnly
 from repae.training.state import BUNDLES
 
 
@@ -89,8 +88,8 @@ def own_part(store: CheckpointStore, checkpoint: Path, position: int) -> str | N
         chosen = BUNDLES["live"][position]
     else:
         recipe = check(Recipe, meta["recipe"], str(checkpoint))
-        chosen = BUNDLES["ema" if isinstance(recipe.method, VaeOnly) else recipe.bundle][position]
-        if isinstance(recipe.method, VaeOnly) and chosen not in present:
+        chosen = BUNDLES[recipe.own_bundle][position]
+        if not recipe.method.traits.generates and chosen not in present:
             chosen = BUNDLES["live"][position]
     return chosen if chosen in present else None
 

@@ -6,15 +6,31 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor
 
 from repae.config import UserError
 from repae.data.batch import Batch
 from repae.flow.path import Path
 from repae.models.denoiser import Denoiser
-from repae.models.teachers.targets import Targets, spatially_normalised
+from repae.models.teachers.targets import SpatialNormConfig, Targets, spatially_normalised
+from repae.runtime.schedules import Constant, WeightSchedule
 from repae.training.draw import Draw
-from repae.training.methods.configs import Aligned, SelfTeacherConfig
+from repae.training.method import MethodConfig, SelfTeacherConfig
+
+
+class AlignedMethod(MethodConfig):
+    """A method that aligns the denoiser's tokens with those of teachers.
+
+    Attributes:
+        proj_coeff: weight of the alignment in the denoiser's objective.
+        align_schedule: the factor of all weights of the alignment at each step; once it is 0, no teacher is asked.
+        spatial_norm: normalises the teachers' tokens over places.
+    """
+
+    proj_coeff: float = Field(default=0.5, ge=0)
+    align_schedule: WeightSchedule = Constant()
+    spatial_norm: SpatialNormConfig | None = None
 
 
 @dataclass(frozen=True)
@@ -51,7 +67,7 @@ class Alignment:
         own: the teacher that sees latents, where there is one.
     """
 
-    method: Aligned
+    method: AlignedMethod
     targets: Targets
     total_steps: int
     own: SelfTeacher | None = None

@@ -1,15 +1,17 @@
-"""From a setup to a step that can train: the players are built, given their modes, wrapped and handed optimisers."""
+"""From a setup to players with initial weights, and the parts that a method builds its step of."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import cast
+from dataclasses import dataclass
+from typing import TypeVar, cast
 
 import torch
 from torch import nn
 
 from repae.config import UserError
+from repae.flow import AnyPath as Path
 from repae.losses.autoencoder import AutoencoderLoss
 from repae.losses.perceptual import Perceptual
 from repae.models.autoencoders import Autoencoder
@@ -17,21 +19,15 @@ from repae.models.denoiser import Denoiser
 from repae.models.discriminator import PatchGAN
 from repae.models.latent_norm import LatentNorm
 from repae.models.teachers.targets import Targets, check_tokens
-from repae.runtime.ema import EMA
 from repae.runtime.optimise import AdamWConfig, Optimiser
 from repae.runtime.parallel import wrap
 from repae.runtime.precision import Precision
 from repae.runtime.seeds import seed_of
-from repae.training.alignment import Alignment, SelfTeacher, check_self_teacher
+from repae.training.alignment import AlignedMethod, Alignment, SelfTeacher, check_self_teacher
 from repae.training.draw import Randomness
-from repae.training.methods.configs import Naive, Repa, RepaE, SelfTeacherConfig, VaeOnly
-from repae.training.methods.naive import NaiveStep
-from repae.training.methods.repa import RepaStep
-from repae.training.methods.repae import RepaEStep
-from repae.training.methods.vae import VaeStep
-from repae.training.objectives import Optimisers
+from repae.training.joint import Optimisers
 from repae.training.setup import TrainSetup
-from repae.training.state import Averages, Models, Step
+from repae.training.state import Averages, Models, Players
 
 
 def latent_side(setup: TrainSetup, resolution: int) -> int:
@@ -63,143 +59,126 @@ def build_discriminator(setup: TrainSetup, image_channels: int) -> PatchGAN | No
         return PatchGAN(setup.discriminator.patch_gan(image_channels))
 
 
-def build_models(
+def build_players(
     setup: TrainSetup, *, resolution: int, image_channels: int, num_classes: int, targets: Targets
-) -> Models:
-    """All players with their initial weights, on the current default device.
+) -> Players:
+    """The networks that the method needs, with their initial weights, on the current default device.
 
     Each draws from its own stream of the seed, so that a run with a discriminator starts from the same denoiser as
     one without.
 
     Raises:
-        UserError: sizes that do not fit: resolution, patch, heads, alignment depth, teacher tokens.
+        UserError: sizes that do not fit (resolution, patch, heads, depth, teacher tokens), or nothing to train.
     """
+    traits = setup.method.traits
     vae = build_vae(setup, image_channels)
-    _check_trainable(vae, not isinstance(setup.method, Repa))
-    side = latent_side(setup, resolution)
-    backbone = setup.backbone
-    config = backbone.sized(side, vae.latent_channels, num_classes)
-    check_tokens(targets, config.tokens)
-    z_dims = targets.dims
-    if (own := _self_teacher(setup)) is not None:
-        check_self_teacher(own, backbone.encoder_depth, config.depth)
-        z_dims = (*z_dims, config.hidden_size)
-    with _seeded(setup.seed, "denoiser"):
-        denoiser = Denoiser(config.build(), z_dims, backbone.encoder_depth, backbone.projector_dim, backbone.projector)
-    norm = LatentNorm(vae.latent_channels, eps=setup.latent_norm.eps, momentum=setup.latent_norm.momentum)
-    needs_judge = isinstance(setup.method, (RepaE, Naive))
-    discriminator = build_discriminator(setup, image_channels) if needs_judge else None
-    return Models(vae, denoiser, norm, discriminator, targets)
-
-
-def build_step(
-    setup: TrainSetup,
-    models: Models,
-    *,
-    perceptual: Perceptual | None,
-    precision: Precision,
-    device: torch.device,
-    compile: bool,  # noqa: A002
-) -> Step:
-    """The joint, REPA or naive step over ``models``, which are moved, given their modes and wrapped in place.
-
-    ``perceptual`` is the distance of that term. Modes are set here once; the step restores whatever it changes.
-    """
-    method, loop = setup.method, setup.loop
-    joint = not isinstance(method, Repa)
-    _prepare(models.vae, device, trained=joint)
-    _prepare(models.denoiser, device, trained=True)
-    models.latent_norm.to(device).train(joint and setup.latent_norm.tracking == "live")
-    if models.discriminator is not None:
-        _prepare(models.discriminator, device, trained=True)
-    averages = Averages(models, setup.ema)
-    channels, side = models.vae.latent_channels, models.denoiser.backbone.config.input_size
-    randomness = Randomness(
-        setup.seed, (channels, side, side), setup.path, setup.time, models.denoiser.backbone.config.class_dropout_prob
-    )
-
-    def optimiser(module: nn.Module, config: AdamWConfig) -> Optimiser:
-        return _optimiser(module, config, precision, loop.accumulate, loop.steps)
-
-    assert not isinstance(method, VaeOnly), method
-    own = _self_teacher(setup)
-    teacher = None if own is None else SelfTeacher(cast(Denoiser, averages.denoiser.module), setup.path, own)
-    alignment = Alignment(method, models.targets, loop.steps, teacher)
-    models.denoiser = cast(Denoiser, wrap(models.denoiser, compile=compile, device=device))
-    denoiser = optimiser(models.denoiser, setup.optimisers.denoiser)
-    if isinstance(method, Repa):
-        return RepaStep(method, models, alignment, averages, denoiser, setup.path, randomness)
-    models.vae = cast(Autoencoder, wrap(models.vae, compile=compile, device=device))
-    discriminator = None
-    if models.discriminator is not None:
-        models.discriminator = wrap(models.discriminator, compile=compile, device=device)
-        discriminator = optimiser(models.discriminator, setup.optimisers.discriminator)
-    optimise = Optimisers(optimiser(models.vae, setup.optimisers.vae), denoiser, discriminator)
-    loss = AutoencoderLoss(setup.losses, perceptual).to(device)
-    if isinstance(method, RepaE):
-        return RepaEStep(method, models, alignment, averages, optimise, loss, setup.path, randomness)
-    return NaiveStep(method, models, alignment, averages, optimise, loss, setup.path, randomness)
-
-
-def build_vae_step(
-    setup: TrainSetup,
-    vae: Autoencoder,
-    *,
-    resolution: int,
-    perceptual: Perceptual | None,
-    precision: Precision,
-    device: torch.device,
-    compile: bool,  # noqa: A002
-) -> VaeStep:
-    """The step that trains an autoencoder and its discriminator, or only the latter."""
-    assert isinstance(setup.method, VaeOnly), setup.method
-    trained, loop = setup.method.train_autoencoder, setup.loop
-    _check_trainable(vae, trained)
-    discriminator = build_discriminator(setup, vae.image_channels)
-    if discriminator is None and not trained:
-        raise UserError(
-            "nothing is left to train: method.train_autoencoder is false and there is no discriminator; "
-            "give losses.discriminator_weight a value above 0, or train the autoencoder"
-        )
-    _prepare(vae, device, trained=trained)
-    average = EMA(vae, setup.ema)
-    side = resolution // vae.factor
-    shape = (vae.latent_channels, side, side)
-    optimise = optimise_discriminator = None
-    if trained:
-        vae = cast(Autoencoder, wrap(vae, compile=compile, device=device))
-        optimise = _optimiser(vae, setup.optimisers.vae, precision, loop.accumulate, loop.steps)
-    if discriminator is not None:
-        _prepare(discriminator, device, trained=True)
-        discriminator = wrap(discriminator, compile=compile, device=device)
-        optimise_discriminator = _optimiser(
-            discriminator, setup.optimisers.discriminator, precision, loop.accumulate, loop.steps
-        )
-    loss = AutoencoderLoss(setup.losses, perceptual).to(device)
-    return VaeStep(vae, average, discriminator, optimise, optimise_discriminator, loss, setup.seed, shape)
-
-
-def _check_trainable(vae: Autoencoder, trained: bool) -> None:
-    if trained and not vae.trainable:
+    if "vae" in traits.trains and not vae.trainable:
         raise UserError(
             "this autoencoder is used frozen and cannot be trained; train a denoiser on it with method.kind 'repa', "
             "or choose another vae"
         )
+    discriminator = build_discriminator(setup, image_channels) if "discriminator" in traits.players else None
+    if discriminator is None and traits.trains == {"discriminator"}:
+        raise UserError(
+            "nothing is left to train: method.train_autoencoder is false and there is no discriminator; "
+            "give losses.discriminator_weight a value above 0, or train the autoencoder"
+        )
+    if not traits.generates:
+        side = resolution // vae.factor
+        return Players(vae, None, None, discriminator, targets, (vae.latent_channels, side, side))
+    side = latent_side(setup, resolution)
+    denoiser = build_denoiser(setup, side, vae.latent_channels, num_classes, targets)
+    norm = LatentNorm(vae.latent_channels, eps=setup.latent_norm.eps, momentum=setup.latent_norm.momentum)
+    return Players(vae, denoiser, norm, discriminator, targets, (vae.latent_channels, side, side))
 
 
-def _self_teacher(setup: TrainSetup) -> SelfTeacherConfig | None:
-    return setup.method.self_teacher if isinstance(setup.method, Repa) else None
+def build_denoiser(setup: TrainSetup, side: int, channels: int, num_classes: int, targets: Targets) -> Denoiser:
+    """The denoiser of latents of so many channels, with the initial weights of ``setup.seed``.
+
+    Raises:
+        UserError: sizes that do not fit: patch, heads, alignment depth, teacher tokens.
+    """
+    backbone = setup.backbone
+    config = backbone.sized(side, channels, num_classes)
+    check_tokens(targets, config.tokens)
+    z_dims = targets.dims
+    if (own := setup.method.traits.self_teacher) is not None:
+        check_self_teacher(own, backbone.encoder_depth, config.depth)
+        z_dims = (*z_dims, config.hidden_size)
+    with _seeded(setup.seed, "denoiser"):
+        return Denoiser(config.build(), z_dims, backbone.encoder_depth, backbone.projector_dim, backbone.projector)
 
 
-def _optimiser(module: nn.Module, config: AdamWConfig, precision: Precision, accumulate: int, steps: int) -> Optimiser:
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    return Optimiser(trained, config, precision, accumulate=accumulate, total_steps=steps)
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
-def _prepare(module: nn.Module, device: torch.device, *, trained: bool) -> None:
-    module.to(device).train(trained)
-    if not trained:
-        module.requires_grad_(False)
+@dataclass(frozen=True)
+class StepBuilder:
+    """What a method builds its step with: where and how to compute, and the parts that steps have in common.
+
+    ``perceptual`` is the distance of that term.
+    """
+
+    setup: TrainSetup
+    precision: Precision
+    device: torch.device
+    compile: bool = False
+    perceptual: Perceptual | None = None
+
+    def prepare(self, module: nn.Module, *, trained: bool) -> None:
+        """Moves a player to its device and sets its mode for good."""
+        module.to(self.device).train(trained)
+        if not trained:
+            module.requires_grad_(False)
+
+    def trained(self, module: ModuleT, config: AdamWConfig) -> tuple[ModuleT, Optimiser]:
+        """A prepared player, compiled and parallel as the run asks, and its optimiser."""
+        wrapped = cast(ModuleT, wrap(module, compile=self.compile, device=self.device))
+        parameters = [parameter for parameter in wrapped.parameters() if parameter.requires_grad]
+        loop = self.setup.loop
+        return wrapped, Optimiser(
+            parameters, config, self.precision, accumulate=loop.accumulate, total_steps=loop.steps
+        )
+
+    def adversary(self, players: Players) -> tuple[nn.Module | None, Optimiser | None]:
+        """The discriminator, prepared and wrapped, and its optimiser, where there is one."""
+        if players.discriminator is None:
+            return None, None
+        self.prepare(players.discriminator, trained=True)
+        return self.trained(players.discriminator, self.setup.optimisers.discriminator)
+
+    def loss(self) -> AutoencoderLoss:
+        """The losses of a reconstruction."""
+        return AutoencoderLoss(self.setup.losses, self.perceptual).to(self.device)
+
+    def denoising(
+        self, method: AlignedMethod, players: Players
+    ) -> tuple[Models, Alignment, Averages, Optimiser, Path, Randomness]:
+        """What every step with a denoiser needs; the autoencoder is prepared as well, and not yet wrapped."""
+        setup, joint = self.setup, "vae" in method.traits.trains
+        assert players.denoiser is not None and players.latent_norm is not None, method
+        models = Models(players.vae, players.denoiser, players.latent_norm, players.discriminator, players.targets)
+        self.prepare(models.vae, trained=joint)
+        self.prepare(models.denoiser, trained=True)
+        models.latent_norm.to(self.device).train(joint and setup.latent_norm.tracking == "live")
+        averages = Averages(models, setup.ema)
+        dropout = models.denoiser.backbone.config.class_dropout_prob
+        randomness = Randomness(setup.seed, players.latent_shape, setup.path, setup.time, dropout)
+        own = method.traits.self_teacher
+        teacher = None if own is None else SelfTeacher(cast(Denoiser, averages.denoiser.module), setup.path, own)
+        alignment = Alignment(method, models.targets, setup.loop.steps, teacher)
+        models.denoiser, optimise = self.trained(models.denoiser, setup.optimisers.denoiser)
+        return models, alignment, averages, optimise, setup.path, randomness
+
+    def joint(
+        self, method: AlignedMethod, players: Players
+    ) -> tuple[Models, Alignment, Averages, Optimisers, AutoencoderLoss, Path, Randomness]:
+        """What a `JointStep` is made of, its method apart."""
+        models, alignment, averages, denoiser, path, randomness = self.denoising(method, players)
+        models.vae, vae = self.trained(models.vae, self.setup.optimisers.vae)
+        models.discriminator, discriminator = self.adversary(players)
+        optimise = Optimisers(vae, denoiser, discriminator)
+        return models, alignment, averages, optimise, self.loss(), path, randomness
 
 
 @contextmanager

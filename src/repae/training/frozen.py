@@ -39,8 +39,8 @@ def frozen(module: Module) -> Iterator[Module]:
 
 
 @contextmanager
-def judging(module: Module) -> Iterator[Module]:
-    """Frozen and evaluating at once: the module passes judgement, and nothing in it moves."""
+def frozen_eval(module: Module) -> Iterator[Module]:
+    """`frozen` and in eval mode: a gradient passes through the module, and nothing in it moves, no statistic either."""
     with ExitStack() as stack:
         bare = stack.enter_context(frozen(module))
         assert bare is not None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
@@ -19,22 +18,12 @@ from repae.losses.terms import Terms
 from repae.models.autoencoders import Autoencoder
 from repae.models.denoiser import Denoiser
 from repae.models.pixels import to_symmetric
-from repae.runtime.optimise import Optimiser
 from repae.runtime.parallel import unwrap
 from repae.training.draw import Draw
-from repae.training.state import Averages, Metrics, Models, Stateful, named_parts
+from repae.training.state import Metrics
 
 Minimise = Callable[[Tensor], Tensor | None]
 """What is done with one micro-batch's loss; gives the gradient norm when it made an update. An `Optimiser` is one."""
-
-
-@dataclass
-class Optimisers:
-    """One optimiser for each player of the joint game."""
-
-    vae: Optimiser
-    denoiser: Optimiser
-    discriminator: Optimiser | None
 
 
 def posterior_of(batch: Batch, vae: Autoencoder) -> tuple[Float[Tensor, "b k m n"], Float[Tensor, "b k m n"]]:
@@ -76,7 +65,7 @@ def update_discriminator(
     reconstruction: Float[Tensor, "b c h w"],
     step: int,
 ) -> Metrics:
-    """The discriminator's update on the reconstruction that the autoencoder was just judged by; zeros without one."""
+    """The discriminator's update on the reconstruction that the autoencoder just learned from; zeros without one."""
     if discriminator is None or optimise is None:
         nothing = torch.zeros((), device=images.device)
         return dict.fromkeys(("d_loss", "logits_real", "logits_fake", "lecam_loss", "grad_norm_disc"), nothing)
@@ -98,25 +87,3 @@ def gan_weights(loss: AutoencoderLoss, step: int, like: Tensor) -> Metrics:
 def with_norm(name: str, norm: Tensor | None, metrics: Metrics) -> Metrics:
     """``metrics`` with a gradient norm, which exists only on the last micro-batch of a step."""
     return metrics if norm is None else {**metrics, name: norm}
-
-
-def joint_parts(
-    models: Models, averages: Averages, optimise: Optimisers, loss: AutoencoderLoss
-) -> Mapping[str, Stateful]:
-    """All that a checkpoint of joint training holds."""
-    return named_parts(
-        vae=models.vae,
-        denoiser=models.denoiser,
-        latent_norm=models.latent_norm,
-        discriminator=models.discriminator,
-        lecam=loss.lecam,
-        optimiser_vae=optimise.vae,
-        optimiser_denoiser=optimise.denoiser,
-        optimiser_discriminator=optimise.discriminator,
-        **averages.parts(),
-    )
-
-
-def joint_modules(models: Models) -> list[nn.Module]:
-    """The modules that joint training trains, wrapped as they are."""
-    return [module for module in (models.vae, models.denoiser, models.discriminator) if module is not None]

@@ -17,7 +17,7 @@ from repae.runtime.ema import EmaConfig
 from repae.runtime.migration import RENAMED
 from repae.runtime.optimise import AdamWConfig
 from repae.training.loop import LoopConfig
-from repae.training.methods.configs import Method, RepaE
+from repae.training.method import AnyMethod
 
 Vae = Annotated[KLConfig | TinyConfig | DiffusersConfig, Field(discriminator="kind")]
 
@@ -72,7 +72,7 @@ class OptimisersConfig(Config):
 class TrainSetup(Config):
     """Everything that shapes the mathematics of a training, the data and the teachers apart."""
 
-    method: Method = RepaE()
+    method: AnyMethod
     vae: Vae = KLConfig()
     backbone: AnyBackbone = SiTBackbone()
     discriminator: DiscriminatorConfig | None = DiscriminatorConfig()

@@ -12,6 +12,7 @@ from repae.data.batch import Batch
 from repae.models.autoencoders import Autoencoder
 from repae.models.bundle import Bundle
 from repae.models.denoiser import Denoiser
+from repae.models.discriminator import PatchGAN
 from repae.models.latent_norm import LatentNorm
 from repae.models.teachers.targets import Targets
 from repae.runtime.checkpoint import Stateful
@@ -36,7 +37,7 @@ Metrics = dict[str, Tensor]
 
 @runtime_checkable
 class Step(Protocol):
-    """One method of training, as the loop sees it."""
+    """What the loop trains."""
 
     def __call__(self, batch: Batch, step: int, share: Share) -> Metrics:
         """Trains on one micro-batch of step ``step`` (from 0)."""
@@ -52,8 +53,23 @@ class Step(Protocol):
 
 
 @dataclass
+class Players:
+    """The networks of a run before its method takes them over; what the method does not need is None.
+
+    ``latent_shape`` is (c, h, w).
+    """
+
+    vae: Autoencoder
+    denoiser: Denoiser | None
+    latent_norm: LatentNorm | None
+    discriminator: PatchGAN | None
+    targets: Targets
+    latent_shape: tuple[int, int, int]
+
+
+@dataclass
 class Models:
-    """The players of one run; the discriminator is missing where nobody plays against it."""
+    """The networks of a method with a denoiser; the discriminator is missing where nobody plays against it."""
 
     vae: Autoencoder
     denoiser: Denoiser

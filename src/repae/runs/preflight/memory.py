@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from repae.models.autoencoders import Autoencoder
 from repae.models.denoiser import Denoiser
-from repae.models.discriminator import PatchGAN
 from repae.models.teachers.base import Teacher
 from repae.recipes.recipe import LpipsPerceptual, Recipe, TeacherPerceptual
 from repae.training.frozen import frozen
-from repae.training.methods.configs import Naive, Repa
+from repae.training.state import Players
 
 HALF_VAE, HALF_BACKBONE = 0.87, 0.60
 """What half precision leaves of the float32 volume, counted under autocast on the published sizes."""
 
 LPIPS_BYTES_PER_PIXEL = 2441
 """Kept by the VGG16 of LPIPS in float32: 160 MB for an image of 256 px."""
-
-
-@dataclass(frozen=True)
-class Players:
-    """The networks that a recipe trains or uses; the denoiser is missing where an autoencoder is trained alone."""
-
-    vae: Autoencoder
-    denoiser: Denoiser | None
-    discriminator: PatchGAN | None
 
 
 def activations(recipe: Recipe, players: Players, teachers: Sequence[Teacher], resolution: int) -> float:
@@ -39,11 +28,12 @@ def activations(recipe: Recipe, players: Players, teachers: Sequence[Teacher], r
     denoiser = alignment = 0.0
     if players.denoiser is not None:
         denoiser, alignment = (share * volume for volume in _of_denoiser(players.denoiser))
-    if isinstance(recipe.method, Repa):
+    traits = recipe.method.traits
+    if not traits.reconstructs:
         return denoiser
     vae = (HALF_VAE if half else 1.0) * _of_vae(players.vae, resolution)
-    vae += _of_judges(recipe, players, teachers, resolution)
-    if isinstance(recipe.method, Naive):
+    vae += _of_loss_networks(recipe, players, teachers, resolution)
+    if traits.end_to_end:
         return vae + denoiser
     return max(vae + alignment, denoiser)
 
@@ -69,7 +59,7 @@ def _of_denoiser(denoiser: Denoiser) -> tuple[float, float]:
         return full, saved_bytes(lambda: denoiser.project(latent.requires_grad_(), t, y)[0], denoiser)
 
 
-def _of_judges(recipe: Recipe, players: Players, teachers: Sequence[Teacher], resolution: int) -> float:
+def _of_loss_networks(recipe: Recipe, players: Players, teachers: Sequence[Teacher], resolution: int) -> float:
     """Of the discriminator and of the perceptual network, both in float32."""
     discriminator = players.discriminator
     with torch.device("meta"):

@@ -10,16 +10,15 @@ import torch
 from torch import nn
 
 from repae.config import UserError
-from repae.models.discriminator import PatchGAN
 from repae.models.teachers.base import Teacher
 from repae.models.teachers.embedded import EmbeddedTeacher, EmbeddedTeacherConfig
 from repae.models.teachers.targets import NoTargets, OnlineTargets, Targets
 from repae.models.teachers.timm import TimmTeacher, TimmTeacherConfig
 from repae.recipes.recipe import EmbeddedTeacherTraining, Recipe
-from repae.runs.preflight.memory import Players, activations
+from repae.runs.preflight.memory import activations
 from repae.runs.preflight.missing import missing, missing_latents
-from repae.training.build import build_discriminator, build_models, build_vae
-from repae.training.methods.configs import Repa, VaeOnly
+from repae.training.build import build_players
+from repae.training.state import Players
 
 ASSUMED_CLASSES = 10
 
@@ -127,13 +126,12 @@ def plan(recipe: Recipe) -> DryRun:
     """
     images = _images(recipe)
     players, teachers, targets = _built(recipe, images)
-    vae, denoiser = players.vae, players.denoiser
-    side = images.resolution // vae.factor
+    denoiser = players.denoiser
     volume = activations(recipe, players, teachers, images.resolution)
     return DryRun(
         recipe=recipe,
         images=images,
-        latent=(vae.latent_channels, side, side),
+        latent=players.latent_shape,
         tokens=None if denoiser is None else denoiser.backbone.config.tokens,
         teachers=(
             *(f"{teacher.name}: {tokens} tokens of {teacher.dim}" for teacher, tokens in zip(teachers, targets.tokens)),
@@ -158,26 +156,18 @@ def _built(recipe: Recipe, images: DataFacts) -> tuple[Players, list[Teacher], T
     with torch.device("meta"):
         teachers = [_teacher(config, images) for config in recipe.teachers]
         targets = OnlineTargets(teachers, images.resolution) if teachers else NoTargets()
-        return _players(recipe, images, targets), teachers, targets
-
-
-def _players(recipe: Recipe, images: DataFacts, targets: Targets) -> Players:
-    if isinstance(recipe.method, VaeOnly):
-        return Players(build_vae(recipe, images.channels), None, build_discriminator(recipe, images.channels))
-    models = build_models(
-        recipe,
-        resolution=images.resolution,
-        image_channels=images.channels,
-        num_classes=images.classes,
-        targets=targets,
-    )
-    discriminator = models.discriminator
-    assert discriminator is None or isinstance(discriminator, PatchGAN)
-    return Players(models.vae, models.denoiser, discriminator)
+        players = build_players(
+            recipe,
+            resolution=images.resolution,
+            image_channels=images.channels,
+            num_classes=images.classes,
+            targets=targets,
+        )
+        return players, teachers, targets
 
 
 def _self_teacher(recipe: Recipe) -> Iterator[str]:
-    if isinstance(recipe.method, Repa) and (own := recipe.method.self_teacher) is not None:
+    if (own := recipe.method.traits.self_teacher) is not None:
         yield f"self: the average's own tokens after block {own.depth}, with up to {own.interval:g} less noise"
 
 
@@ -219,13 +209,13 @@ def _described(recipe: Recipe) -> DataFacts:
 
 
 def _parts(recipe: Recipe, players: Players, teachers: Sequence[Teacher]) -> tuple[NetworkSize, ...]:
-    method = recipe.method
-    vae = not isinstance(method, Repa) and getattr(method, "train_autoencoder", True)
-    parts = [NetworkSize("vae", count(players.vae), trained=vae, averaged=True)]
+    trains = recipe.method.traits.trains
+    parts = [NetworkSize("vae", count(players.vae), trained="vae" in trains, averaged=True)]
     if players.denoiser is not None:
-        parts.insert(0, NetworkSize("denoiser", count(players.denoiser), trained=True, averaged=True))
+        parts.insert(0, NetworkSize("denoiser", count(players.denoiser), trained="denoiser" in trains, averaged=True))
     if players.discriminator is not None:
-        parts.append(NetworkSize("discriminator", count(players.discriminator), trained=True, averaged=False))
+        trained = "discriminator" in trains
+        parts.append(NetworkSize("discriminator", count(players.discriminator), trained, averaged=False))
     for teacher in teachers:
         parts.append(NetworkSize(f"teacher {teacher.name}", count(teacher), trained=False, averaged=False))
     return tuple(parts)

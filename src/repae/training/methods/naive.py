@@ -2,54 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Literal
 
-from torch import nn
+from pydantic import Field
 
 from repae.data.batch import Batch
-from repae.flow.path import Path
 from repae.losses.alignment import alignment_loss
-from repae.losses.autoencoder import AutoencoderLoss
 from repae.losses.reconstruction import flow_matching_loss
 from repae.models.pixels import to_symmetric
-from repae.runtime.seeds import Share
-from repae.training.alignment import Alignment
-from repae.training.draw import Draw, Randomness
+from repae.training.alignment import AlignedMethod
+from repae.training.build import StepBuilder
+from repae.training.draw import Draw
 from repae.training.frozen import frozen
-from repae.training.methods.configs import Naive
-from repae.training.objectives import (
-    Optimisers,
-    denoiser_terms,
-    gan_weights,
-    joint_modules,
-    joint_parts,
-    update_discriminator,
-    with_norm,
-)
-from repae.training.state import Averages, Metrics, Models, Stateful, latent_health
+from repae.training.joint import JointStep
+from repae.training.method import ALL_PLAYERS, MethodTraits, register_method
+from repae.training.objectives import denoiser_terms, gan_weights, update_discriminator, with_norm
+from repae.training.state import Metrics, Players, latent_health
 
 
-@dataclass
-class NaiveStep:
+@register_method
+class Naive(AlignedMethod):
+    """Joint training with the diffusion loss flowing into the autoencoder: the collapse that REPA-E avoids.
+
+    For the ablation only (REPA-E, Table "no stop-gradient"). With alignment weights above zero it is REPA-E without
+    the stop-gradient.
+
+    Attributes:
+        vae_align_proj_coeff: weight of the alignment in the autoencoder's objective.
+    """
+
+    kind: Literal["naive"] = "naive"
+    proj_coeff: float = Field(default=0.0, ge=0)
+    vae_align_proj_coeff: float = Field(default=0.0, ge=0)
+
+    @property
+    def traits(self) -> MethodTraits:
+        total = self.align_schedule.depends_on_total
+        return MethodTraits(players=ALL_PLAYERS, trains=ALL_PLAYERS, end_to_end=True, depends_on_total=total)
+
+    def build(self, players: Players, builder: StepBuilder) -> NaiveStep:
+        return NaiveStep(self, *builder.joint(self, players))
+
+
+class NaiveStep(JointStep[Naive]):
     """One joint step without the stop-gradient: the autoencoder, too, descends the diffusion loss.
 
     Its gradient passes through the batch statistics of the normaliser, as in a network trained in one piece.
     """
-
-    method: Naive
-    models: Models
-    alignment: Alignment
-    averages: Averages
-    optimise: Optimisers
-    loss: AutoencoderLoss
-    path: Path
-    randomness: Randomness
-
-    def __call__(self, batch: Batch, step: int, share: Share) -> Metrics:
-        """Draws t and every noise anew for this batch, then updates."""
-        draw = self.randomness(step, len(batch.images), share, batch.images.device)
-        return self.update(batch, draw, step)
 
     def update(self, batch: Batch, draw: Draw, step: int) -> Metrics:
         """L_DIFF(theta, phi) + eta L_REG(phi), and the alignment where its weights ask for it."""
@@ -63,8 +62,8 @@ class NaiveStep:
         with frozen(m.denoiser) as denoiser:
             x_t, velocity = self.path.sample(x, draw.noise, draw.time)
             predicted, projected = denoiser(x_t, draw.time, batch.labels, draw.dropped_labels)
-        with frozen(m.discriminator) as judge:
-            vae_terms = self.loss.generator(images, latent, judge, step)
+        with frozen(m.discriminator) as discriminator:
+            vae_terms = self.loss.generator(images, latent, discriminator, step)
         align = alignment_loss(projected, targets) if targets else x.new_zeros(())
         vae_terms.add("vae_align_loss", align, factor * self.method.vae_align_proj_coeff)
         vae_terms.add("vae_denoising_loss", flow_matching_loss(predicted, velocity).mean())
@@ -86,11 +85,3 @@ class NaiveStep:
         metrics |= adversary | gan_weights(self.loss, step, images) | latent_health(m.latent_norm)
         metrics["align_factor"] = x.new_full((), factor)
         return with_norm("grad_norm_vae", grad_norm_vae, with_norm("grad_norm_sit", grad_norm_sit, metrics))
-
-    def parts(self) -> Mapping[str, Stateful]:
-        """All that a checkpoint holds."""
-        return joint_parts(self.models, self.averages, self.optimise, self.loss)
-
-    def modules(self) -> list[nn.Module]:
-        """The trained modules."""
-        return joint_modules(self.models)

@@ -4,23 +4,62 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
 
 from repae.data.batch import Batch
 from repae.flow.path import Path
+from repae.models.bundle import Bundle
 from repae.runtime.optimise import Optimiser
 from repae.runtime.seeds import Share
-from repae.training.alignment import Alignment
+from repae.training.alignment import AlignedMethod, Alignment
+from repae.training.build import StepBuilder
 from repae.training.draw import Draw, Randomness
-from repae.training.methods.configs import Repa
+from repae.training.method import MethodStep, MethodTraits, SelfTeacherConfig, register_method
 from repae.training.objectives import denoiser_terms, posterior_of, with_norm
-from repae.training.state import Averages, Metrics, Models, Stateful, latent_health, named_parts
+from repae.training.state import (
+    Averages,
+    BundleName,
+    Metrics,
+    Models,
+    Players,
+    Stateful,
+    bundle,
+    latent_health,
+    named_parts,
+)
+
+
+@register_method
+class Repa(AlignedMethod):
+    """The denoiser alone on a frozen autoencoder (REPA, arXiv 2410.06940); ``proj_coeff=0`` is plain SiT.
+
+    Attributes:
+        self_teacher: one more teacher, or the only one.
+    """
+
+    kind: Literal["repa"] = "repa"
+    self_teacher: SelfTeacherConfig | None = None
+
+    @property
+    def traits(self) -> MethodTraits:
+        return MethodTraits(
+            players=frozenset({"vae", "denoiser"}),
+            trains=frozenset({"denoiser"}),
+            self_teacher=self.self_teacher,
+            from_latents=True,
+            depends_on_total=self.align_schedule.depends_on_total,
+        )
+
+    def build(self, players: Players, builder: StepBuilder) -> RepaStep:
+        models, alignment, averages, denoiser, path, randomness = builder.denoising(self, players)
+        return RepaStep(self, models, alignment, averages, denoiser, path, randomness)
 
 
 @dataclass
-class RepaStep:
+class RepaStep(MethodStep):
     """One step of the denoiser; the autoencoder is frozen and the latent statistics are fixed.
 
     Latents are sampled anew from their posteriors at each step, whether these were just encoded or come from a cache.
@@ -56,7 +95,7 @@ class RepaStep:
         return with_norm("grad_norm_sit", grad_norm_sit, metrics)
 
     def parts(self) -> Mapping[str, Stateful]:
-        """All that a checkpoint holds; the frozen autoencoder too, so that a checkpoint decodes by itself."""
+        # The frozen autoencoder too, so that a checkpoint decodes by itself.
         m = self.models
         return named_parts(
             vae=m.vae,
@@ -67,5 +106,7 @@ class RepaStep:
         )
 
     def modules(self) -> list[nn.Module]:
-        """The trained module."""
         return [self.models.denoiser]
+
+    def bundle(self, name: BundleName) -> Bundle:
+        return bundle(name, self.models, self.averages)

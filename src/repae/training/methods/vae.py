@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal, cast
 
 import torch
 from torch import nn
@@ -11,17 +12,53 @@ from torch import nn
 from repae.data.batch import Batch
 from repae.losses.autoencoder import AutoencoderLoss
 from repae.models.autoencoders import Autoencoder
+from repae.models.bundle import Bundle
 from repae.models.pixels import to_symmetric
 from repae.runtime.ema import EMA
 from repae.runtime.optimise import Optimiser
+from repae.runtime.parallel import unwrap
 from repae.runtime.seeds import Share, generator
+from repae.training.build import StepBuilder
 from repae.training.frozen import frozen
+from repae.training.method import MethodConfig, MethodStep, MethodTraits, register_method
 from repae.training.objectives import gan_weights, update_discriminator, with_norm
-from repae.training.state import Metrics, Stateful, named_parts
+from repae.training.state import BundleName, Metrics, Players, Stateful, named_parts
+
+
+@register_method
+class VaeOnly(MethodConfig):
+    """The autoencoder and its discriminator, without a denoiser: from scratch, fine-tuning, warm-up.
+
+    ``train_autoencoder=False`` leaves the autoencoder as it is and trains a discriminator for it.
+    """
+
+    kind: Literal["vae"] = "vae"
+    train_autoencoder: bool = True
+
+    @property
+    def traits(self) -> MethodTraits:
+        return MethodTraits(
+            players=frozenset({"vae", "discriminator"}),
+            trains=frozenset({"vae", "discriminator"} if self.train_autoencoder else {"discriminator"}),
+            bundles=("ema", "live"),
+        )
+
+    def build(self, players: Players, builder: StepBuilder) -> VaeStep:
+        optimisers = builder.setup.optimisers
+        builder.prepare(players.vae, trained=self.train_autoencoder)
+        average = EMA(players.vae, builder.setup.ema)
+        vae, optimise = players.vae, None
+        if self.train_autoencoder:
+            vae, optimise = builder.trained(vae, optimisers.vae)
+        discriminator, optimise_discriminator = builder.adversary(players)
+        shape = players.latent_shape
+        return VaeStep(
+            vae, average, discriminator, optimise, optimise_discriminator, builder.loss(), builder.setup.seed, shape
+        )
 
 
 @dataclass
-class VaeStep:
+class VaeStep(MethodStep):
     """One step of L_REG(phi) and of its discriminator. Without ``optimise`` the autoencoder stays as it is."""
 
     vae: Autoencoder
@@ -47,8 +84,8 @@ class VaeStep:
         metrics: Metrics = {}
         with torch.set_grad_enabled(self.optimise is not None):
             latent = self.vae(images, posterior_noise)
-        with frozen(self.discriminator) as judge:
-            terms = self.loss.generator(images, latent, judge, step)
+        with frozen(self.discriminator) as discriminator:
+            terms = self.loss.generator(images, latent, discriminator, step)
         vae_loss = terms.total
         if self.optimise is not None:
             grad_norm = self.optimise(vae_loss)
@@ -62,7 +99,6 @@ class VaeStep:
         return metrics | adversary | gan_weights(self.loss, step, images)
 
     def parts(self) -> Mapping[str, Stateful]:
-        """All that a checkpoint holds."""
         return named_parts(
             vae=self.vae,
             ema_vae=self.average,
@@ -73,6 +109,9 @@ class VaeStep:
         )
 
     def modules(self) -> list[nn.Module]:
-        """The trained modules."""
         trained = [self.vae if self.optimise is not None else None, self.discriminator]
         return [module for module in trained if module is not None]
+
+    def bundle(self, name: BundleName) -> Bundle:
+        vae = {"ema": self.average.module, "live": unwrap(self.vae)}[name]
+        return Bundle(name, None, cast(Autoencoder, vae), None)
