@@ -81,12 +81,18 @@ def test_a_folder_appears_whole_and_on_the_disk(tmp_path: Path, monkeypatch: pyt
 
 def test_a_folder_is_replaced_only_where_that_is_meant(tmp_path: Path) -> None:
     """Protects what somebody put there meanwhile; where it is meant, all of the former content goes."""
-    path = tmp_path / "made"
-    with refused(OSError, path, "not empty"), atomic_folder(path) as folder:
+    path, other = tmp_path / "made", tmp_path / "new.replaced"
+    other.mkdir()
+    with refused(FileExistsError, path), atomic_folder(path) as folder:
         (folder / "a").write_text("a")
         path.mkdir()
         (path / "theirs").touch()
-    assert [entry.name for entry in tmp_path.iterdir()] == ["made"] and (path / "theirs").exists()
+    with atomic_folder(tmp_path / "new"):
+        pass
+    assert {entry.name for entry in tmp_path.iterdir()} == {"made", "new", "new.replaced"}
+    assert (path / "theirs").exists()
+    other.rmdir()
+    (tmp_path / "new").rmdir()
     with atomic_folder(path, replace=True) as folder:
         (folder / "b").write_text("b")
     assert [entry.name for entry in tmp_path.iterdir()] == ["made"] and [e.name for e in path.iterdir()] == ["b"]

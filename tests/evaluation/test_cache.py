@@ -44,6 +44,20 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_two_that_compute_the_same_do_not_disturb_each_other(tmp_path):
+    """Runs evaluated side by side share the images they are held against: whoever is second takes what is there."""
+
+    class Overtaken(Random):
+        def __call__(self, images):
+            if not self.asked:
+                FeatureCache(tmp_path).features(_set(), Random())
+            return super().__call__(images)
+
+    found = FeatureCache(tmp_path, 4).features(_set(), Overtaken())["pool"]
+    assert torch.equal(found, FeatureCache(tmp_path).features(_set(), Random())["pool"])
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 @pytest.mark.parametrize("damage", ["cut", "gone", "facts"])
 def test_damaged_features_are_made_anew(tmp_path, damage, caplog):
     """With a word; the figures are right whatever happened to the cache."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -33,7 +34,8 @@ class Unfinished:
 
     def __init__(self, target: Path, scratch: Path | None = None) -> None:
         self.target = target
-        self.path = (scratch or target.parent) / f"{TEMPORARY}{target.name}-{secrets.token_hex(4)}"
+        # Cut, since a name may have 255 bytes in all.
+        self.path = (scratch or target.parent) / f"{TEMPORARY}{target.name[:50]}-{secrets.token_hex(4)}"
         for folder in {self.path.parent, target.parent}:
             folder.mkdir(parents=True, exist_ok=True)
 
@@ -73,10 +75,11 @@ def atomic_file(path: Path, *, flush: bool = True, scratch: Path | None = None) 
 def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     """An empty folder to write into, which takes the name ``path`` once all in it is on the disk, or never exists.
 
-    A kill while a folder is replaced can leave the former one under a name with `REPLACED`: see `settle`.
+    With ``replace`` a folder that is there already goes. A kill in between can leave it under a name with `REPLACED`:
+    see `settle`.
 
     Raises:
-        OSError: something stands at ``path`` at the end, other than an empty folder, and it is not to be replaced.
+        FileExistsError: something that is not to be replaced stands at ``path`` at the end. An empty folder is.
     """
     unfinished, former = Unfinished(path), path.with_name(path.name + REPLACED)
     try:
@@ -84,13 +87,18 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
         yield unfinished.path
         for inner in (*unfinished.path.rglob("*"), unfinished.path):
             sync(inner)
-        if path.exists():
-            path.rename(former) if replace else path.rmdir()
-        unfinished.finish()
+        try:
+            if path.exists():
+                path.rename(former) if replace else path.rmdir()
+            unfinished.finish()
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                raise FileExistsError(errno.EEXIST, "it was made meanwhile", str(path)) from error
+            raise
         sync(path.parent)
     finally:
         unfinished.discard()
-    if former.exists():
+    if replace and former.exists():
         remove_folder(former)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +47,9 @@ class FeatureCache:
         place = self.folder / f"features-{extractor.name}-{images.digest}-{extractor.digest}"
         if (kept := _load(place, images, extractor)) is not None:
             return kept
-        with atomic_folder(place, replace=True) as folder:
+        shutil.rmtree(place, ignore_errors=True)
+        # Several runs that are evaluated at once compute the same features: the first to be done has made them.
+        with suppress(FileExistsError), atomic_folder(place) as folder:
             self._computed(images, extractor, folder)
             facts = {"images": images.facts(), "extractor": extractor.facts(), "parts": dict(extractor.parts)}
             (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
