@@ -60,6 +60,12 @@ def test_a_source_file_fits_in_the_head(path: Path) -> None:
             assert lines < FUNCTION_LINES, f"{_name(path)}: {node.name} has {lines} lines"
 
 
+def test_a_file_is_called_after_what_it_holds() -> None:
+    """A name such as `words` or `utils` says nothing to whoever looks for something."""
+    nothing = {"words", "utils", "util", "helpers", "helper", "misc", "common", "tools"}
+    assert not [_name(path) for path in SOURCES if path.stem in nothing]
+
+
 def test_no_machine_stands_in_the_files() -> None:
     """Absolute paths of a machine and names of package registries would be wrong everywhere else."""
     found = [

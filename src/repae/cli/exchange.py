@@ -34,9 +34,9 @@ made if it is missing.
 def _import(arguments: Arguments) -> None:
     file = Path(arguments.only("the file to import"))
     from repae.commands.import_weights import ImportSettings, import_file
-    from repae.config.options import read_options
+    from repae.config.options import from_options
 
-    settings = ImportSettings().replace(**read_options(ImportSettings, arguments.options))
+    settings = from_options(ImportSettings, arguments.options)
     folder, notes = import_file(file, settings)
     say("\n".join([*(f"note: {note}" for note in notes), f"done: {folder}"]))
 
@@ -51,9 +51,9 @@ def _import_fields(arguments: Arguments) -> str:
 def _export(arguments: Arguments) -> None:
     folder = Path(arguments.only("the run to export"))
     from repae.commands.export import ExportSettings, export
-    from repae.config.options import read_options
+    from repae.config.options import from_options
 
-    settings = ExportSettings().replace(**read_options(ExportSettings, arguments.options))
+    settings = from_options(ExportSettings, arguments.options)
     say(f"done: {export(folder, settings)}")
 
 

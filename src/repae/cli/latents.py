@@ -42,9 +42,9 @@ def _cache(arguments: Arguments) -> None:
     out = arguments.need("out", "the folder that the latents go to, such as --out latents")
     runs = Path(arguments.take("runs") or "runs")
     from repae.commands.cache import CacheConfig, cache
-    from repae.config.options import read_options
+    from repae.config.options import from_options
 
-    config = CacheConfig().replace(**read_options(CacheConfig, arguments.options))
+    config = from_options(CacheConfig, arguments.options)
     say(f"done: {cache(source, Path(out), config, data, runs)}")
 
 
@@ -58,9 +58,9 @@ def _cache_fields(arguments: Arguments) -> str:
 def _stats(arguments: Arguments) -> None:
     source, data = Path(arguments.only(_SOURCE)), arguments.take("data")
     from repae.commands.stats import StatsConfig, stats, stats_table
-    from repae.config.options import read_options
+    from repae.config.options import from_options
 
-    figures, files = stats(source, StatsConfig().replace(**read_options(StatsConfig, arguments.options)), data)
+    figures, files = stats(source, from_options(StatsConfig, arguments.options), data)
     say(f"{stats_table(figures)}\ndone: {files[0]}")
 
 

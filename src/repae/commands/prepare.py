@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from repae.config.options import read_options
+from repae.config.options import from_options
 from repae.preparation.images import PrepareConfig, Prepared, prepare
 from repae.recipes.sources import DATA, image_source
 
@@ -18,7 +18,6 @@ def prepare_source(
     Raises:
         UserError: nothing to prepare there, a folder that was begun with other settings, an unknown option.
     """
-    config = PrepareConfig().replace(
-        **read_options(PrepareConfig, {name: text for name, text in options.items() if not name.startswith(DATA)})
-    )
+    own = {name: text for name, text in options.items() if not name.startswith(DATA)}
+    config = from_options(PrepareConfig, own)
     return prepare(image_source(source, options, {"resolution": config.resolution}), out.expanduser(), config, report)

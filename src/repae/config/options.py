@@ -7,7 +7,7 @@ import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import pydantic
 import yaml
@@ -15,6 +15,8 @@ import yaml
 from repae.config import Config, UserError
 from repae.config.annotations import below, describe, kinds, literals, members
 from repae.config.registry import annotation_of
+
+ConfigT = TypeVar("ConfigT", bound=Config)
 
 _COLUMN = 50
 
@@ -45,6 +47,11 @@ def read_options(model_cls: type[Config], texts: Mapping[str, str | None]) -> di
             raise UserError(f"--{option} needs a value: --{option} VALUE; allowed: {describe(types[0])}")
         changes[name] = _read("true" if text is None else text, types)
     return changes
+
+
+def from_options(model_cls: type[ConfigT], texts: Mapping[str, str | None]) -> ConfigT:
+    """The configuration that `read_options` makes of the default one."""
+    return model_cls().replace(**read_options(model_cls, texts))
 
 
 def _read(text: str, types: Sequence[Any]) -> Any:
