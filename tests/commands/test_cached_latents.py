@@ -205,7 +205,7 @@ def test_other_weights_are_refused(runs: Path, tmp_path: Path, capsys: pytest.Ca
     words[words.index(str(tmp_path / "vae1"))] = str(other)
     assert main(words) == 0  # the same weights elsewhere, in the folder that the refused run had begun
     for recipe in ("digits", "digits-naive", "digits-vae"):
-        with refused(UserError, "latents", "trains the autoencoder", "set method.kind to 'repa'", "--latents none"):
+        with refused(UserError, "latents.path", "trains the autoencoder"):
             find(recipe).replace(**{"latents.path": "latents"})
     (saved,) = (runs / "cache").glob("teacher-*/teacher")
     capsys.readouterr()

@@ -18,9 +18,9 @@ from errors import assert_tells, refused
 
 from repae.config import UserError
 from repae.data import Loader, ShardDataset, ShardsConfig
-from repae.data.file_store import RemoteStore
 from repae.data.shard_folder import FieldSpec, ShardPlan, shard_file
 from repae.data.shard_writer import ShardWriter, begin, finish
+from repae.runtime.file_store import RemoteStore
 
 COUNT, PER_SHARD, SIDE = 23, 5, 4
 
@@ -219,7 +219,7 @@ def test_trouble_from_afar_is_said_in_words(
         ShardsConfig(path="nonsense://x").open()
     with refused(UserError, "memory://empty", "no manifest.json", "`repae prepare`"):
         ShardsConfig(path="memory://empty").open()
-    monkeypatch.setattr("repae.data.remote.WAITS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("repae.runtime.remote.WAITS", (0.0, 0.0, 0.0))
     asked, filesystem = [], type(memory)
     get = filesystem.get_file
 

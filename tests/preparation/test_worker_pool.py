@@ -39,7 +39,7 @@ def test_each_shard_is_made_once_and_progress_is_told(tmp_path: Path, workers: i
 
 
 def test_workers_end_with_their_parent(tmp_path: Path) -> None:
-    """Protects the folder's lock, which a worker inherits: a killed command leaves no process that keeps it."""
+    """Protects the folder and the machine: a killed command leaves no process that writes on or waits."""
     child = os.fork()
     if child == 0:
         make_all(Slow(tmp_path), range(1000), 2, lambda _: None)

@@ -108,6 +108,11 @@ def write_atomic(path: str | Path, data: str | bytes, scratch: Path | None = Non
         file.write(data.encode() if isinstance(data, str) else data)
 
 
+def readable(name: str | Path) -> str:
+    """A file name as it can be printed on one line, whatever bytes it has."""
+    return os.fsencode(name).decode("utf-8", "replace").replace("\n", "\\n")
+
+
 def cache_folder(name: str, given: str | None = None) -> Path:
     """Where files of a kind are kept that can be had again: the folder that somebody gave, else one of the user's."""
     if given is not None:

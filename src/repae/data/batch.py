@@ -100,11 +100,7 @@ class Dataset(ABC):
 
 
 def check_indices(indices: Int64[Tensor, " b"], size: int) -> None:
-    """Refuse indices outside 0..size-1, which tensors would take from the end without a word.
-
-    Raises:
-        IndexError: names the offending range.
-    """
+    """Refuse indices outside 0..size-1, which tensors would take from the end without a word."""
     if len(indices) == 0:
         return
     least, most = int(indices.min()), int(indices.max())

@@ -9,7 +9,7 @@ from typing import Any
 import h5py
 
 from repae.config import UserError
-from repae.data.image_source import readable
+from repae.config.files import readable
 
 
 class Hdf5File:

@@ -6,7 +6,6 @@ import hashlib
 import os
 from abc import ABC, abstractmethod
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64
@@ -56,11 +55,6 @@ class ImageSource(ABC):
 
 class BrokenImageError(Exception):
     """An image that cannot be read; the message is the reason."""
-
-
-def readable(name: str | Path) -> str:
-    """A file name as it can be printed on one line, whatever bytes it has."""
-    return os.fsencode(name).decode("utf-8", "replace").replace("\n", "\\n")
 
 
 class Digest:

@@ -16,10 +16,11 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from repae.config import Config, UserError
+from repae.config.files import readable
 from repae.data.batch import Batch, Dataset, check_indices
 from repae.data.decode import MOST_PIXELS, decode
-from repae.data.image_source import BrokenImageError, Digest, ImageSource, readable
-from repae.data.remote import is_url
+from repae.data.image_source import BrokenImageError, Digest, ImageSource
+from repae.runtime.remote import is_url
 
 MOST_SKIPPED = 1000
 """After so many unreadable images in a row something other than the images is broken."""

@@ -29,9 +29,7 @@ class LatentsAbout(Config):
 
     Attributes:
         vae: digest of the autoencoder's weights (`repae.runtime.digest`).
-        vae_config: its sizes.
         statistics: what a run on the images themselves would normalise its latents by.
-        statistics_digest: of these.
         data: fingerprint of the images.
         images, resolution, channels, class_names: of the images.
         dtype: of moments and tokens as they are stored.
@@ -76,7 +74,8 @@ class CachedLatents(LatentStore):
         self.folder.check_sizes()
         self.about = check(LatentsAbout, self.folder.plan.about, f"{folder}, about")
         self.where = str(folder)
-        self.shape = _latent_shape(self.folder.fields[MEAN].shape)
+        channels, height, width = self.folder.fields[MEAN].shape
+        self.shape = (channels, height, width)
         self.vae = self.about.vae
         self.dtype = TYPES[self.about.dtype]
         self.flipped = self.about.flipped
@@ -107,8 +106,3 @@ class CachedLatents(LatentStore):
             if chosen.any():
                 out[chosen] = self.folder.rows(name, indices[chosen].numpy()).float()
         return out
-
-
-def _latent_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    channels, height, width = shape
-    return channels, height, width

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int64
@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from repae.config import Config, UserError
+from repae.config.errors import show
 from repae.data.batch import Batch, Dataset, check_indices
 from repae.data.latent_cache import CachedLatents
 from repae.data.latent_store import LatentStore
@@ -64,11 +65,7 @@ class LatentsConfig(Config):
     path: str = Field(min_length=1)
 
     def open(self, dataset: Dataset) -> LatentStore:
-        """The latents of a data set's images.
-
-        Raises:
-            UserError: there are none, they are damaged, or they are of other images than these.
-        """
+        """The latents of a data set's images."""
         store = self.read(dataset)
         if isinstance(store, CachedLatents):
             _check_origin(store, dataset)
@@ -94,34 +91,22 @@ REMEDY = "make them with `repae cache VAE --data DATA --out FOLDER`, or train fr
 """What to do where latents cannot be used."""
 
 
-class _Difference(NamedTuple):
-    what: str
-    cached: object
-    here: object
-
-
 def _check_origin(store: CachedLatents, dataset: Dataset) -> None:
     about = store.about
     if len(store) != about.images:
         raise UserError(
             f"{store.where} holds {len(store):,} latents of {about.images:,} images; make it again with `repae cache`"
         )
-    for difference in (
-        _Difference("resolution", about.resolution, dataset.resolution),
-        _Difference("number of channels", about.channels, dataset.channels),
-        _Difference("number of images", about.images, len(dataset)),
-        _Difference("number of classes", len(about.class_names), dataset.num_classes),
-        _Difference("classes", about.class_names, dataset.class_names),
-        _Difference("fingerprint", about.data, dataset.fingerprint),
+    for what, cached, here in (
+        ("resolution", about.resolution, dataset.resolution),
+        ("number of channels", about.channels, dataset.channels),
+        ("number of images", about.images, len(dataset)),
+        ("number of classes", len(about.class_names), dataset.num_classes),
+        ("classes", about.class_names, dataset.class_names),
+        ("fingerprint", about.data, dataset.fingerprint),
     ):
-        if difference.cached != difference.here:
+        if cached != here:
             raise UserError(
-                f"{store.where} holds the latents of other images: their {difference.what} was "
-                f"{_short(difference.cached)}, here it is {_short(difference.here)}; give the latents of these images, "
-                f"or {REMEDY}"
+                f"{store.where} holds the latents of other images: their {what} was {show(cached)}, here it is "
+                f"{show(here)}; give the latents of these images, or {REMEDY}"
             )
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

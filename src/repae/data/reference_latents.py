@@ -27,10 +27,6 @@ class ReferenceLatents(LatentStore):
     then its standard deviation. Entry and image belong together by name; the reference pairs them by sort order, which
     attaches every image to a wrong latent as soon as one is missing. Labels in the entry ``dataset.json`` must agree
     with those of the images. Nothing says which autoencoder made the file: whoever trains on it has to compare.
-
-    Args:
-        path: the ``.h5`` file.
-        dataset: the images, whose names decide.
     """
 
     vae = None

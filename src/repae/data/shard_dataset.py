@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -14,9 +14,9 @@ from torch import Tensor
 
 from repae.config import Config, UserError
 from repae.data.batch import Batch, Dataset, check_indices
-from repae.data.file_store import FileStore, RemoteStore, store_at
 from repae.data.order import WINDOW
 from repae.data.shard_folder import ShardFolder, read_manifest
+from repae.runtime.file_store import FileStore, RemoteStore, store_at
 
 ASSUMED_RESOLUTION = 256
 
@@ -35,16 +35,13 @@ class ShardsConfig(Config):
         cache_bytes: how much is kept; the shards not used for the longest go first.
     """
 
+    channels: ClassVar[int] = 3
     kind: Literal["shards"] = "shards"
     path: str = Field(min_length=1)
     flip: bool = False
     block: PositiveInt | None = None
     cache: str | None = Field(None, min_length=1)
     cache_bytes: PositiveInt = 500_000_000_000
-
-    @property
-    def channels(self) -> int:
-        return 3
 
     @property
     def resolution(self) -> int:
@@ -67,11 +64,7 @@ class ShardsConfig(Config):
         return store_at(self.path, self.cache, self.cache_bytes)
 
     def open(self) -> ShardDataset:
-        """The data set; nothing but the manifest and the labels is read.
-
-        Raises:
-            UserError: there are no prepared images, or they are damaged.
-        """
+        """The data set; nothing but the manifest and the labels is read."""
         return ShardDataset(self)
 
 

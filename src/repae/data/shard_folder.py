@@ -31,7 +31,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from repae.config import Config, UserError, check, json_digest
-from repae.data.file_store import FileStore, LocalStore
+from repae.runtime.file_store import FileStore, LocalStore
 
 PLAN, MANIFEST, SHARDS = "plan.json", "manifest.json", "shards"
 LABELS = "labels"
@@ -151,11 +151,7 @@ def sidecar_file(number: int) -> str:
 
 
 def read_manifest(folder: str | Path | FileStore, kind: Literal["images", "latents"]) -> Manifest:
-    """The manifest of a finished folder.
-
-    Raises:
-        UserError: there is none, it was altered, or the folder holds something else.
-    """
+    """The manifest of a finished folder."""
     store = folder if isinstance(folder, FileStore) else LocalStore(folder)
     command, where = MADE_BY[kind], store.name(MANIFEST)
     try:

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from repae.config import UserError, check, write_atomic
-from repae.config.files import Unfinished, sync
-from repae.data.image_source import readable
+from repae.config.errors import show
+from repae.config.files import Unfinished, readable, sync
 from repae.data.shard_folder import (
     ALL_LABELS,
     HEADER_BYTES,
@@ -46,9 +46,6 @@ class ShardWriter:
             shard.commit()
 
     Args:
-        folder: the folder of shards.
-        plan: what it is to hold.
-        number: of this shard.
         scratch: where unfinished files stand, on the same disk; what a killed process left there may be removed by
             whoever owns it. By default hidden files among the shards.
 
@@ -164,9 +161,6 @@ def begin(folder: Path, plan: ShardPlan, scratch: Path | None = None) -> ShardPl
 
     Returns:
         The folder's plan: the given one, or the equal one with which it was begun.
-
-    Raises:
-        UserError: the folder holds another plan, or something else.
     """
     path = folder / PLAN
     if path.exists():
@@ -177,7 +171,7 @@ def begin(folder: Path, plan: ShardPlan, scratch: Path | None = None) -> ShardPl
             # The arrays follow from the rest: on their own they are named only where nothing else differs.
             named = [name for name in differing if name != "fields"] or differing
             shown = "; ".join(
-                f"{name} was {_short(before.get(name))}, is now {_short(now.get(name))}" for name in named[:4]
+                f"{name} was {show(before.get(name))}, is now {show(now.get(name))}" for name in named[:4]
             )
             raise UserError(
                 f"{folder} was begun with other settings: {shown}. Give another --out, or delete that folder, or give "
@@ -264,8 +258,3 @@ def _json(data: Any, indent: int = 1) -> str:
 def _facts(plan: ShardPlan) -> dict[str, Any]:
     data = plan.model_dump(mode="json")
     return data.pop("about") | data
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

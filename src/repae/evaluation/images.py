@@ -21,9 +21,10 @@ from PIL import Image
 from torch import Tensor
 
 from repae.config import UserError
+from repae.config.files import readable
 from repae.data import Dataset
 from repae.data.decode import FORMATS, decode
-from repae.data.image_source import BrokenImageError, readable
+from repae.data.image_source import BrokenImageError
 from repae.data.sources.names import SUFFIXES
 
 HASHED = 512

@@ -15,7 +15,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from repae.config import UserError
-from repae.data.image_source import readable
+from repae.config.files import readable
 from repae.evaluation.cache import check_finite
 from repae.evaluation.features import POOL
 from repae.evaluation.images import ImageSet, npz_names, open_images

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from repae.config import UserError
-from repae.data.file_store import LocalStore
 from repae.data.shard_folder import MANIFEST, read_manifest
 from repae.export.folders import INDEX, WEIGHTS, read_json
 from repae.export.reference import Contents, Origin, read_reference
@@ -84,7 +83,7 @@ def _shards(folder: Path) -> Inspection:
     kind = read_json(folder / MANIFEST).get("plan", {}).get("kind")
     if kind not in ("images", "latents"):
         raise UserError(f"{folder / MANIFEST} is none of `repae prepare` or `repae cache`")
-    manifest = read_manifest(LocalStore(folder), kind)
+    manifest = read_manifest(folder, kind)
     about = manifest.plan.about
     shapes = (
         f"{field.name} {field.dtype} {' x '.join(map(str, field.shape)) or 'number'}" for field in manifest.plan.fields

@@ -16,13 +16,13 @@ from repae.config import Config, UserError
 from repae.data import ImageDataset, PixelsConfig
 from repae.data.decode import MOST_PIXELS, orientation
 from repae.data.image_source import BrokenImageError
-from repae.data.remote import NO_ROOM
 from repae.data.shard_folder import HEADER_BYTES, FieldSpec, Manifest, ShardPlan
 from repae.data.shard_writer import ShardWriter, begin, finish, missing_shards
 from repae.preparation.part import MachinePart, scratch
 from repae.preparation.sheet import write_sheet
 from repae.preparation.summary import size_words, summary
 from repae.preparation.worker_pool import make_all
+from repae.runtime.remote import NO_ROOM
 from repae.track import ProgressBar
 
 SHARD_BYTES = 2**28

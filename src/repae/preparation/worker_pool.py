@@ -128,7 +128,7 @@ def _begin(make: Make, stop: Any, counts: Any) -> None:
     torch.set_num_threads(1)
     # Ctrl-C reaches the whole group: the parent decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # A worker whose parent was killed would wait for work for ever, and keep the folder's lock that it inherited.
+    # A worker whose parent was killed would write beside the next command, then wait for work for ever.
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

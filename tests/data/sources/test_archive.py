@@ -220,7 +220,7 @@ def test_an_archive_in_object_storage(write: object, tmp_path: Path, monkeypatch
         return cat(*arguments, **options)
 
     monkeypatch.setattr(type(store), "cat_file", flaky)
-    monkeypatch.setattr("repae.data.remote.time.sleep", waited.append)
+    monkeypatch.setattr("repae.runtime.remote.time.sleep", waited.append)
     assert source.read(0) == b"one" * 50 and waited == [0.25, 1.0]
     failures = iter([ConnectionError("gone")] * 4)
     with refused(OSError, "memory://bucket/set", "4 tries", "gone"):

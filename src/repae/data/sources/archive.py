@@ -19,7 +19,6 @@ class ArchiveConfig(ImagesConfig):
     """A zip archive, or a tar archive that is not compressed, local or at a URL, in which images lie as in a folder.
 
     Attributes:
-        path: local, or a URL that fsspec understands.
         table: name of a table inside, or path of one elsewhere; by default one that is called as tables are. Without
             one the folders are the classes.
         inside: the folder inside that holds the class folders; by default the top, or the one folder that is there.

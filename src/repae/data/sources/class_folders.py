@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from repae.config import UserError
-from repae.data.image_source import readable
+from repae.config.files import readable
 from repae.data.sources.names import OTHER_IMAGES, SUFFIXES, count, describe, hidden, join, suffix
 from repae.data.sources.storage import LabelledFiles, Storage
 
@@ -31,9 +31,7 @@ def by_folders(storage: Storage, inside: str = "") -> LabelledFiles:
     start with a dot are ignored, and so are class folders without images (with a note) and files that are no JPEG, PNG
     or WebP by their suffix.
 
-    Args:
-        storage: where the files are.
-        inside: the folder in it that holds the class folders, with `/` at its end.
+    `inside` is the folder in the storage that holds the class folders, with `/` at its end.
     """
     loose, folders = _sorted_out(storage, inside)
     _check_splits(storage, inside, folders)

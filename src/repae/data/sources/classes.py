@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from repae.config import UserError
-from repae.data.image_source import readable
+from repae.config.files import readable
 from repae.data.sources.names import count
 
 WHOLE = re.compile(r"-?(?:0|[1-9]\d*)(?:\.0+)?")

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from repae.config import UserError, suggest
-from repae.data.file_store import store_at
-from repae.data.image_source import readable
-from repae.data.remote import is_url
+from repae.config.files import readable
 from repae.data.shard_folder import MANIFEST
 from repae.data.sources.archive import archive_kind
 from repae.data.sources.hdf5 import FILE
@@ -20,6 +18,8 @@ from repae.data.sources.shard_index import IMAGES, split_name
 from repae.data.sources.storage import list_folder
 from repae.data.sources.tables import TABLES
 from repae.data.sources.tarred import refuse_compressed
+from repae.runtime.file_store import store_at
+from repae.runtime.remote import is_url
 
 if TYPE_CHECKING:
     from repae.data import DataConfig
@@ -40,9 +40,6 @@ def detect(path: str, **fields: Any) -> DataConfig:
         path: a file, a folder, a URL that fsspec understands, a pattern of shards, or `hf://OWNER/NAME`.
         fields: other fields of the configuration; `kind` where the person knows better, `labels="none"` for images
             without classes.
-
-    Raises:
-        UserError: nothing there can be trained on; says what was seen, what is allowed and what to do.
     """
     kind = fields.pop("kind", None) or _kind(path, fields)
     if kind not in kinds():

@@ -13,8 +13,9 @@ import numpy as np
 from jaxtyping import Int64
 
 from repae.config import UserError
+from repae.config.files import readable
 from repae.data.hdf5_file import Hdf5File
-from repae.data.image_source import BrokenImageError, readable
+from repae.data.image_source import BrokenImageError
 from repae.data.images import ImagesConfig
 from repae.data.sources.labelling import by_one, by_what_is_there
 from repae.data.sources.names import Names

@@ -10,12 +10,13 @@ import numpy as np
 from jaxtyping import Int64
 
 from repae.config import UserError, suggest
-from repae.data.image_source import BrokenImageError, Digest, ImageSource, readable
+from repae.config.files import readable
+from repae.data.image_source import BrokenImageError, Digest, ImageSource
 from repae.data.images import ImagesConfig
-from repae.data.remote import is_url
 from repae.data.sources.classes import MISSING, Classes, classify
 from repae.data.sources.labelling import ALL
 from repae.data.sources.names import count, join
+from repae.runtime.remote import is_url
 
 HUB = "hf://"
 ROWS = 4096

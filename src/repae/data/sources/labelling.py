@@ -17,13 +17,7 @@ ALL = "all"
 
 
 def by_what_is_there(storage: Storage, *, table: str | None = None, inside: str | None = None) -> LabelledFiles:
-    """The labelled images of an archive: by its table where it has one or one is given, else by its folders.
-
-    Args:
-        storage: where the files are.
-        table: name of the table inside, or path of one elsewhere.
-        inside: the folder that holds the class folders; by default the top, or the one folder in which all lie.
-    """
+    """The labelled images of an archive: by its table where it has one or one is given, else by its folders."""
     found = find_table(storage, table) if inside is None or table is not None else None
     if found is not None:
         return by_table(storage, found)

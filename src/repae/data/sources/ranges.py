@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from repae.config import UserError
-from repae.data.image_source import readable
-from repae.data.remote import UnreachableError, ask, is_url, reason
+from repae.config.files import readable
+from repae.runtime.remote import UnreachableError, ask, is_url, reason
 
 BLOCK = 8 * 2**20
 """Bytes that are fetched at once where a remote file is read from end to end."""

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from repae.config import UserError, write_atomic
-from repae.data.image_source import readable
+from repae.config.files import readable
 from repae.data.sources.names import Names, count, hidden
 from repae.data.sources.ranges import RangeFile
 from repae.data.sources.tarred import TarMember, members, read_whole
@@ -50,10 +50,8 @@ class ShardIndex(NamedTuple):
 def shard_index(shard: RangeFile, label: str, cache: Path) -> ShardIndex:
     """The index of a shard, from the cache where it is there and belongs to this content of it.
 
-    Args:
-        shard: an uncompressed tar.
-        label: the field of a sample's `.json` that is its class.
-        cache: the folder of indices; where it cannot be written, the index is made anew each time.
+    `label` is the field of a sample's `.json` that is its class. Where the folder `cache` cannot be written, the index
+    is made anew each time.
     """
     identity = json.dumps([VERSION, shard.where, shard.size, shard.version, label])
     path = cache / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.idx.npz"

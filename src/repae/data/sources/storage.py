@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Int64
 
 from repae.config import UserError
-from repae.data.image_source import Digest, ImageSource, readable
+from repae.config.files import readable
+from repae.data.image_source import Digest, ImageSource
 from repae.data.sources.names import Names
 
 

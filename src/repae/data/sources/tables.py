@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from repae.config import UserError
-from repae.data.image_source import BrokenImageError, readable
+from repae.config.files import readable
+from repae.data.image_source import BrokenImageError
 from repae.data.sources.classes import MISSING, classify
 from repae.data.sources.names import SUFFIXES, count, hidden, join, suffix
 from repae.data.sources.storage import LabelledFiles, Storage

@@ -14,16 +14,16 @@ from typing import Any, Literal
 import numpy as np
 
 from repae.config import UserError
-from repae.config.files import cache_folder
-from repae.data.image_source import Digest, ImageSource, readable
+from repae.config.files import cache_folder, readable
+from repae.data.image_source import Digest, ImageSource
 from repae.data.images import ImagesConfig
-from repae.data.remote import UnreachableError, ask, is_url
 from repae.data.sources.classes import MISSING, Classes, classify, read_class_names
 from repae.data.sources.labelling import ALL
 from repae.data.sources.names import Names, join
 from repae.data.sources.ranges import RangeFile
 from repae.data.sources.shard_index import ShardIndex, shard_index
 from repae.data.sources.tarred import read_whole
+from repae.runtime.remote import UnreachableError, ask, is_url
 
 OPEN_SHARDS = 64
 """So many shards a process keeps open at most; the least recently used is closed first."""

@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Int64
 
 from repae.config import UserError
-from repae.data.image_source import BrokenImageError, readable
+from repae.config.files import readable
+from repae.data.image_source import BrokenImageError
 from repae.data.sources.names import Names
 from repae.data.sources.ranges import RangeFile
 from repae.data.sources.storage import Storage

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from repae.config import UserError
-from repae.data.image_source import readable
+from repae.config.files import readable
 
 WAITS = (0.25, 1.0, 4.0)
 """Seconds after which a storage that fails is asked once more; then it is given up."""

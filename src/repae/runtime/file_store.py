@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from repae.config import UserError, locked
 from repae.config.files import TEMPORARY, Unfinished, cache_folder
-from repae.data.remote import NO_ROOM, UnreachableError, ask, is_url
+from repae.runtime.remote import NO_ROOM, UnreachableError, ask, is_url
 
 T = TypeVar("T")
 
