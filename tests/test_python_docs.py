@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from errors import refused
 
 import repae
 
@@ -51,5 +52,5 @@ def test_a_path_as_data_is_looked_at(tmp_path: Path) -> None:
     found = repae.recipe("folder", data=tmp_path / "photos", name="mine", **{"data.flip": True})
     assert (found.name, found.data.kind, found.data.resolution, found.data.flip) == ("mine", "folder", 64, True)
     assert repae.recipe("digits") == repae.recipe(repae.recipe("digits"))
-    with pytest.raises(ValueError, match=r"loop\.stepz.*'steps'"):
+    with refused(ValueError, "loop.stepz", "did you mean 'steps'"):
         repae.recipe("digits", **{"loop.stepz": 3})
