@@ -216,7 +216,7 @@ def test_training_starts_from_the_players_of_an_import(
     argv = ["train", recipe, "--init-from", str(imported), "--name=tuned", "--runs", str(tmp_path), *TUNE]
     teacher = "--teachers=[{kind: embedded, steps: 1, batch_size: 4}]"
     assert main([*argv, "--latent-norm.tracking=fixed", teacher]) == 0
-    assert_tells(caplog.text, "other teachers")
+    assert_tells(caplog.text, imported, "projectors", "other teachers", "random weights")
     store = CheckpointStore(tmp_path / "tuned" / "checkpoints")
     newest, source = store.latest(), CheckpointStore(imported / "checkpoints")
     first = source.latest()

@@ -327,16 +327,16 @@ def test_no_hub(offline: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "facts"),
     [
-        (lambda: DiffusersConfig(), ["path", "architecture", "missing"]),
+        (lambda: DiffusersConfig(), ["path", "architecture", "missing", "give path"]),
         (
             lambda: DiffusersConfig(architecture={"_class_name": "AutoencoderOobleck"}),
             ["_class_name", "'AutoencoderOobleck'", "AutoencoderKL"],
         ),
         (lambda: DiffusersConfig.preset("flux1"), ["'flux1'", "did you mean 'flux.1'"]),
-        (lambda: built("sd", latent_chanels=4), ["vae.architecture.latent_chanels", "AutoencoderKL"]),
-        (lambda: built("sd", block_out_channels=[6, 8, 8]), ["AutoencoderKL", "num_channels"]),
-        (lambda: config("sd").build(1), ["3 channels", 1]),
-        (lambda: config("sd").weights(), ["vae.path is missing"]),
+        (lambda: built("sd", latent_chanels=4), ["vae.architecture.latent_chanels", "did you mean 'latent_channels'"]),
+        (lambda: built("sd", block_out_channels=[6, 8, 8]), ["AutoencoderKL", "(6)", "correct vae.architecture"]),
+        (lambda: config("sd").build(1), ["3 channels", 1, "vae.architecture.in_channels"]),
+        (lambda: config("sd").weights(), ["vae.path is missing", "start.kind scratch"]),
     ],
 )
 def test_what_cannot_be_is_refused_in_words(make: Any, facts: list[object]) -> None:
