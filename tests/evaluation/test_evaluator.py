@@ -7,7 +7,7 @@ import pytest
 import torch
 from evaluation.fakes import FakeBundle, Memory, Random
 
-from repae.evaluation import EvaluationConfig, Networks, classifier, evaluate_bundle, unclassifiable
+from repae.evaluation import EvaluationConfig, Evaluator, Networks, classifier, unclassifiable
 from repae.flow import Euler
 from repae.runtime.precision import Precision
 
@@ -58,7 +58,7 @@ def perfect(trained):
 
     bundle = FakeBundle(draw)
     return Perfect(
-        bundle, asked, evaluate_bundle(bundle, trained.digits, SETTINGS, precision=FP32, cache=trained.cache)
+        bundle, asked, Evaluator(bundle, trained.digits, SETTINGS, precision=FP32, cache=trained.cache).evaluate()
     )
 
 
@@ -104,7 +104,7 @@ def test_noise_scores_nothing(trained):
 
     bundle = FakeBundle(noise, lambda images: images // 2)
     settings = SETTINGS.replace(images=300)
-    result = evaluate_bundle(bundle, trained.digits, settings, precision=FP32, cache=trained.cache)
+    result = Evaluator(bundle, trained.digits, settings, precision=FP32, cache=trained.cache).evaluate()
     assert result["accuracy"] < 0.25 and result["precision"] == result["copies"] == 0.0
     assert result["fd"] > 20 * result["fd_floor"] and result["psnr"] < 20
 
@@ -115,7 +115,7 @@ def test_a_model_without_a_null_class_is_measured_unguided(monkeypatch):
     dataset = _memory()
     bundle = FakeBundle(lambda labels: dataset.images[: len(labels)])
     bundle.null_label = None
-    result = evaluate_bundle(bundle, dataset, SETTINGS.replace(images=20), precision=FP32)
+    result = Evaluator(bundle, dataset, SETTINGS.replace(images=20), precision=FP32).evaluate()
     assert set(result) == (FIGURES - {"accuracy_guided"}) | BESIDE | TABLES
     assert "null class" in result["notes"][0] and result["copies"] == 1.0
 
@@ -146,7 +146,7 @@ def test_sets_that_cannot_be_classified_are_told_from_those_that_can(dataset, wo
 def test_other_images_without_any_network_get_figures_of_the_autoencoder():
     """Large images and nothing at hand to compare them with: no image is generated, and the result says so."""
     bundle = FakeBundle(lambda labels: pytest.fail("generated"), lambda images: images.clamp_max(200))
-    result = evaluate_bundle(bundle, _memory(size=64), EvaluationConfig(images=10), precision=FP32)
+    result = Evaluator(bundle, _memory(size=64), EvaluationConfig(images=10), precision=FP32).evaluate()
     assert set(result) == AUTOENCODER | BESIDE
     assert "Only the reconstruction" in result["notes"][0]
 
@@ -157,7 +157,7 @@ def test_other_images_are_compared_in_the_features_at_hand():
     bundle = FakeBundle(lambda labels: dataset.images[: len(labels)], lambda images: images.clamp_max(200))
     networks = Networks([Random("teacher")], missing=["No FID: no weights."])
     settings = SETTINGS.replace(images=40, reference_images=50)
-    result = evaluate_bundle(bundle, dataset, settings, precision=FP32, networks=networks)
+    result = Evaluator(bundle, dataset, settings, precision=FP32, networks=networks).evaluate()
     family = {f"{key}_teacher" for key in ("fd", "kd", "precision", "recall", "copies")} | {"rfd_teacher"}
     assert set(result) == AUTOENCODER | family | {"latent_cknna"} | BESIDE | TABLES
     assert "No figure of the classifier" in result["notes"][0] and result["notes"][1] == "No FID: no weights."

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import linalg
 
 from repae.config import UserError
-from repae.evaluation import Gaussian, Moments, frechet_distance, frechet_floor, gaussian_frechet
+from repae.evaluation import Gaussian, Moments, frechet_distance, frechet_floor
 from repae.evaluation.frechet import moments, rank_warning
 
 
@@ -38,7 +38,7 @@ def test_closed_form_of_commuting_gaussians():
     m1, m2 = torch.zeros(5).double(), torch.full((5,), 2.0).double()
     cov = [basis @ torch.diag(s.square()) @ basis.T for s in (s1, s2)]
     expected = 20 + float((s1 - s2).square().sum())
-    assert gaussian_frechet(m1, cov[0], m2, cov[1]) == pytest.approx(expected, rel=1e-12)
+    assert Gaussian.of(m1, cov[0]).distance(Gaussian.of(m2, cov[1])) == pytest.approx(expected, rel=1e-12)
 
 
 def test_is_a_distance():
@@ -124,7 +124,7 @@ def test_few_rows_give_what_their_covariance_gives():
     """Of fewer images than dimensions the centred rows are the factor: no eigenvalues, the same distance."""
     a, b = _features(9, 40, 0), _features(200, 40, 1)
     assert Gaussian.fit(a).factor.shape == (40, 9)
-    by_covariance = gaussian_frechet(*moments(a), *moments(b))
+    by_covariance = Gaussian.of(*moments(a)).distance(Gaussian.of(*moments(b)))
     assert frechet_distance(a, b) == pytest.approx(by_covariance, rel=1e-7)
 
 

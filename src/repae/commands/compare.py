@@ -137,7 +137,6 @@ def _keys(results: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _best(key: str, values: Sequence[Any]) -> set[int]:
-    """Places of the best values; none where better has no meaning, or nothing is there to compare."""
     present = {i: value for i, value in enumerate(values) if _is_number(value)}
     if len(present) < 2 or key.endswith(("_floor", "_real")) or not key.startswith((*LOWER, *HIGHER)):
         return set()
@@ -154,6 +153,5 @@ def _is_number(value: Any) -> bool:
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> str:
-    """Cells in aligned columns; a last column may be long."""
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)

@@ -11,7 +11,7 @@ from repae.commands.gallery import draw_gallery
 from repae.commands.preview_hook import reconstructed_images
 from repae.config import UserError, write_atomic
 from repae.data import Dataset
-from repae.evaluation import EvaluationConfig, evaluate_bundle
+from repae.evaluation import EvaluationConfig, Evaluator
 from repae.report import build as build_report
 from repae.runs.context import RunContext, run_context
 from repae.runs.networks import networks_at_hand
@@ -43,7 +43,7 @@ def evaluate_run(folder: str | Path, settings: RunEvaluation | None = None, **ch
     with run_context(run.recipe.runtime, folder.parent) as context:
         run.to(context.device)
         dataset = _same_data(run)
-        figures = evaluate_bundle(
+        figures = Evaluator(
             run.bundle,
             dataset,
             settings,
@@ -51,7 +51,7 @@ def evaluate_run(folder: str | Path, settings: RunEvaluation | None = None, **ch
             path=run.recipe.path,
             networks=networks_at_hand(run.recipe, settings, dataset, context),
             cache=context.runs / "cache",
-        )
+        ).evaluate()
         figures["protocol"] |= {"recipe": run.recipe.digest(), "step": run.step}
         if is_main():
             suffix = "" if run.bundle.name == run.recipe.own_bundle else f"-{run.bundle.name}"
@@ -71,7 +71,6 @@ def _draw(
     samples: Path,
     suffix: str,
 ) -> None:
-    """The gallery, and the reconstructions of what was not trained here."""
     if run.bundle.generates:
         draw_gallery(run, dataset, context, settings, figures, samples / f"gallery{suffix}")
     if not suffix and not (samples / "reconstructions.png").exists():

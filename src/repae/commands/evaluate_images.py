@@ -29,15 +29,8 @@ def evaluate_images(settings: ImagesEvaluation) -> tuple[dict[str, Any], Path]:
         check_same_size(images, reference.images)
     network = settings.features.open(pick_device(settings.device))
     cache = FeatureCache(Path(settings.cache), settings.batch_size)
-    found = compare_images(images, reference, network, settings, cache)
     result: dict[str, Any] = {
-        **found.figures,
-        "intervals": found.intervals,
-        "deviations": found.deviations,
-        "warnings": found.warnings,
-        "classes": {network.name: found.classes} if found.classes else {},
-        "pairs": {network.name: found.pairs} if found.pairs else {},
-        "notes": found.notes,
+        "notes": [],
         "protocol": {
             "name": images.name,
             "images": len(images),
@@ -51,6 +44,7 @@ def evaluate_images(settings: ImagesEvaluation) -> tuple[dict[str, Any], Path]:
             "versions": versions(),
         },
     }
+    compare_images(images, reference, network, settings, cache).put(result, network.name)
     if reference.images is None:
         result["notes"].append("The reference stores statistics only: nobody can check that its images have this size.")
     path = Path(settings.out) if settings.out else _beside(Path(settings.images).expanduser())

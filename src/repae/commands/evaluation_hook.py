@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from repae.config import UserError, suggest
 from repae.data import Dataset
-from repae.evaluation import EvaluationConfig, evaluate_bundle
+from repae.evaluation import EvaluationConfig, Evaluator
 from repae.flow import Euler
 from repae.recipes.recipe import EVALUATED, Recipe
 from repae.runs.context import RunContext
@@ -43,7 +43,7 @@ class Monitor:
         return self._figures(self._settings) if is_main() else {}
 
     def _figures(self, settings: EvaluationConfig) -> dict[str, float]:
-        figures = evaluate_bundle(
+        figures = Evaluator(
             self._step.bundle(self._recipe.own_bundle),
             self._dataset,
             settings,
@@ -52,7 +52,7 @@ class Monitor:
             networks=self._networks,
             cache=self._context.runs / "cache",
             passing=True,
-        )
+        ).evaluate()
         return {
             f"{EVALUATED}{name}": float(figure)
             for name, figure in figures.items()

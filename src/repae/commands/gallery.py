@@ -56,8 +56,6 @@ Picture = UInt8[np.ndarray, "h w c"]
 
 
 class GalleryPicture(NamedTuple):
-    """A picture with its name and the words under it."""
-
     name: str
     title: str
     caption: str
@@ -79,18 +77,15 @@ class Gallery:
         return UNGUIDED if self.run.bundle.null_label is None else self.settings.guidance
 
     def name(self, label: int) -> str:
-        """A class by its name, which may be long."""
         name = str(self.run.meta["class_names"][label])
         return name if len(name) <= LETTERS else f"{name[: LETTERS - 1]}…"
 
     def classes(self, most: int) -> list[int]:
-        """All classes, or `most` of them spread evenly."""
         return grid_labels(self.run.bundle.num_classes, most, 1).tolist()
 
     def images(
         self, source: VelocityModel, labels: Sequence[int], noise: ImageNoise, guidance: Guidance
     ) -> UInt8[Tensor, "n c h w"]:
-        """One image of `source` for each label."""
         return generate(
             source, torch.tensor(labels), sampler=self.settings.sampler, guidance=guidance, path=self.run.recipe.path,
             precision=self.context.precision, noise=noise, batch_size=self.settings.batch_size,
@@ -187,7 +182,6 @@ def scales(gallery: Gallery) -> GalleryPicture | str:
 
 
 def between_seeds(gallery: Gallery) -> GalleryPicture:
-    """From one seed to another within a class."""
     chosen = gallery.classes(WAYS)
     mixtures = [Mixture(2 * row, 2 * row + 1, share) for row in range(len(chosen)) for share in _shares()]
     noise = between_noise(gallery.settings.seed, mixtures, gallery.run.bundle.latent_shape)
@@ -281,7 +275,6 @@ def nearest(gallery: Gallery, network: str, pairs: Sequence[Mapping[str, Any]], 
 
 
 def said_sampler(sampler: AnySampler) -> str:
-    """A sampler in words: its kind and what is steps to it."""
     fields = sampler.model_dump(mode="json", exclude={"kind", "state", "max_steps"})
     steps = fields.pop("steps", None)
     known = [f"{steps} steps"] if steps is not None else []
@@ -290,7 +283,6 @@ def said_sampler(sampler: AnySampler) -> str:
 
 
 def said_guidance(guidance: Guidance) -> str:
-    """Guidance in words."""
     if guidance.scale == 1:
         return "no guidance"
     return f"guidance {guidance.scale:g} for t in [{guidance.low:g}, {guidance.high:g}]"

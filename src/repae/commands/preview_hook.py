@@ -61,7 +61,6 @@ class Preview:
 
 
 def class_grid(recipe: Recipe, source: Bundle, dataset: Dataset, context: RunContext) -> UInt8[np.ndarray, "h w c"]:
-    """One row per class, drawn as ``recipe.preview`` says; without guidance where the model has no null class."""
     preview = recipe.preview
     labels = grid_labels(dataset.num_classes, preview.classes, preview.per_class)
     images = generate(
@@ -79,7 +78,6 @@ def class_grid(recipe: Recipe, source: Bundle, dataset: Dataset, context: RunCon
 def reconstructed_images(
     vae: Autoencoder, dataset: Dataset, context: RunContext
 ) -> tuple[UInt8[Tensor, "n c h w"], UInt8[Tensor, "n c h w"]]:
-    """Some images spread over the data set, and what the autoencoder makes of them."""
     images = dataset.batch(evenly_spaced(dataset, PAIRS)).images
     return images, reconstruct(vae, images.to(context.device)).cpu()
 

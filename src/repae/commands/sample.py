@@ -151,7 +151,6 @@ def folder_name(what: dict[str, Any]) -> str:
 
 
 def digest(what: dict[str, Any]) -> str:
-    """SHA-256 of an identity."""
     return json_digest(what)
 
 

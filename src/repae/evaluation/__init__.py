@@ -4,9 +4,9 @@ from repae.evaluation.cache import FeatureCache
 from repae.evaluation.classifier import Classifier, Predictions, TrainedClassifier, classifier_for
 from repae.evaluation.classifier_figures import unclassifiable
 from repae.evaluation.comparison import Comparison, compare_images
-from repae.evaluation.evaluator import Evaluable, Networks, evaluate_bundle
+from repae.evaluation.evaluator import Evaluable, Evaluator, Networks
 from repae.evaluation.features import ClassifierFeatures, FeatureExtractor, TeacherFeatures
-from repae.evaluation.frechet import Gaussian, Moments, frechet_distance, frechet_floor, gaussian_frechet
+from repae.evaluation.frechet import Gaussian, Moments, frechet_distance, frechet_floor
 from repae.evaluation.images import ImagesInFolder, ImagesInMemory, ImagesInNpz, ImagesOfDataset, open_images
 from repae.evaluation.inception import Inception
 from repae.evaluation.latent_space import cknna, latent_figures
@@ -25,6 +25,7 @@ __all__ = [
     "ComparisonConfig",
     "Evaluable",
     "EvaluationConfig",
+    "Evaluator",
     "FeatureCache",
     "FeatureExtractor",
     "FeaturesConfig",
@@ -44,11 +45,9 @@ __all__ = [
     "cknna",
     "classifier_for",
     "compare_images",
-    "evaluate_bundle",
     "fixed_pattern",
     "frechet_distance",
     "frechet_floor",
-    "gaussian_frechet",
     "inception_score",
     "kernel_distance",
     "latent_figures",

@@ -49,7 +49,6 @@ class Classifier(nn.Module):
         self.head = nn.Linear(FEATURES, num_classes)
 
     def forward(self, images: UInt8[Tensor, "b c 32 32"]) -> Float[Tensor, "b k"]:
-        """Logits of images 0..255."""
         return self.head(self.trunk(images.float() / 127.5 - 1))
 
     @torch.no_grad()
@@ -67,15 +66,12 @@ class Predictions(NamedTuple):
 
 
 class TrainedClassifier(NamedTuple):
-    """A trained classifier and what identifies it."""
-
     network: Classifier
     digest: str
     weights: str
     held_out_accuracy: float
 
     def facts(self) -> dict[str, Any]:
-        """What a protocol says of it."""
         return {"digest": self.digest, "weights": self.weights, "held_out_accuracy": self.held_out_accuracy}
 
 

@@ -57,6 +57,17 @@ class Comparison:
     classes: list[dict[str, Any]] = field(default_factory=list)
     pairs: list[dict[str, Any]] = field(default_factory=list)
 
+    def put(self, result: dict[str, Any], network: str) -> None:
+        """Into the figures of a whole evaluation; what is a table goes under the network's name."""
+        result |= self.figures
+        for kind in ("intervals", "deviations", "warnings"):
+            result.setdefault(kind, {}).update(getattr(self, kind))
+        for kind in ("classes", "pairs"):
+            result.setdefault(kind, {})
+            if rows := getattr(self, kind):
+                result[kind][network] = rows
+        result["notes"] += [note for note in self.notes if note not in result["notes"]]
+
 
 class _Sides(NamedTuple):
     """Both sets as one network sees them; `real` is None where only statistics are stored."""
@@ -140,7 +151,6 @@ def _of(metric: str, extractor: FeatureExtractor) -> bool:
 
 
 def _impossible(metric: str, extractor: FeatureExtractor, reference: Reference, config: ComparisonConfig) -> str | None:
-    """Why a metric cannot be had; nothing if it can."""
     part = {"sfid": SPATIAL, "inception-score": LOGITS}.get(metric, POOL)
     if part not in extractor.parts:
         return f"{extractor.name} features have no {part} part; it is a figure of Inception features"

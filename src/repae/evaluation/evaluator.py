@@ -16,7 +16,7 @@ from repae.data import Dataset
 from repae.evaluation.cache import FeatureCache
 from repae.evaluation.classifier import TrainedClassifier, classifier_for
 from repae.evaluation.classifier_figures import LabelledImages, accuracy_by_class, classifier_figures, unclassifiable
-from repae.evaluation.comparison import Comparison, compare_images
+from repae.evaluation.comparison import compare_images
 from repae.evaluation.features import POOL, ClassifierFeatures, FeatureExtractor
 from repae.evaluation.frechet import FLOOR_SPLITS
 from repae.evaluation.images import ImagesInMemory, ImagesOfDataset
@@ -87,14 +87,8 @@ class Evaluator:
     cache: Path | None = None
     passing: bool = False
 
-    @property
-    def generates(self) -> bool:
-        """Whether there is a denoiser."""
-        return self.bundle.generates
-
     @cached_property
     def classifier(self) -> TrainedClassifier | None:
-        """The fixed classifier of these images, where it can take them."""
         if unclassifiable(self.dataset) is not None:
             return None
         real = self.real
@@ -106,12 +100,10 @@ class Evaluator:
         return LabelledImages(*self.dataset.batch(torch.arange(len(self.dataset)))[:2])
 
     def made(self, name: str, images: Tensor, labels: Tensor | None = None) -> ImagesInMemory:
-        """Images that the weights have made."""
         return ImagesInMemory(name, images, labels, keep=not self.passing)
 
     @property
     def features(self) -> FeatureCache:
-        """Where features are computed and kept."""
         return FeatureCache(self.cache, self.settings.batch_size)
 
     def draw(self, count: int, guidance: Guidance) -> LabelledImages:
@@ -133,176 +125,145 @@ class Evaluator:
             real.append(images)
         return torch.cat(real), torch.cat(rebuilt)
 
+    def evaluate(self) -> dict[str, Any]:
+        """Every figure that this data set and the networks at hand allow, flat; beside them, as far as there are any:
 
-def evaluate_bundle(
-    bundle: Evaluable,
-    dataset: Dataset,
-    settings: EvaluationConfig,
-    *,
-    precision: Precision,
-    path: FlowPath = LinearPath(),  # noqa: B008 (immutable)
-    networks: Networks = Networks(),  # noqa: B008 (immutable)
-    cache: Path | None = None,
-    passing: bool = False,
-) -> dict[str, Any]:
-    """Every figure that this data set and the networks at hand allow, flat; beside them, as far as there are any:
+        "notes" (what was left out and why), "protocol", "intervals", "deviations" and "warnings" by figure, "classes"
+        and "pairs" (the closest generated and real images; `real` is an index of the data set) by network, "latents".
 
-    "notes" (what was left out and why), "protocol", "intervals", "deviations" and "warnings" by figure, "classes" and
-    "pairs" (the closest generated and real images; `real` is an index of the data set) by network, "latents".
+        Reconstruction and latents, always. Where there is a classifier (`unclassifiable`), `classifier_figures`; for
+        each network at hand its `Comparison` of unguided images with real ones, and `rfid` or `rfd_NAME` of
+        reconstructions with the images they were made of. Of an autoencoder alone there are the figures of
+        reconstruction and latents, and the protocol says nothing of sampling.
+        """
+        result: dict[str, Any] = {"notes": [], "protocol": self._protocol()}
+        reason = unclassifiable(self.dataset)
+        if not self.bundle.generates:
+            result["notes"].append("An autoencoder alone: no image was generated.")
+        elif reason is None or self.networks.extractors:
+            self._generation(result)
+        if reason is not None and self.bundle.generates:
+            what = "Only the reconstruction was evaluated, no generated image"
+            if self.networks.extractors:
+                what = "No figure of the classifier"
+            result["notes"].append(f"{what}: {reason}.")
+        self._reconstruction(result)
+        self._latents(result)
+        result["notes"] += self.networks.missing
+        return result
 
-    Reconstruction and latents, always. Where there is a classifier (`unclassifiable`), `classifier_figures`; for each
-    network at hand its `Comparison` of unguided images with real ones, and `rfid` or `rfd_NAME` of reconstructions with
-    the images they were made of. Generated labels have the class shares of the data set. Of an autoencoder alone there
-    are the figures of reconstruction and latents, and the protocol says nothing of sampling. `passing`: see
-    `Evaluation`.
-    """
-    it = Evaluator(bundle, dataset, settings, precision, path, networks, cache, passing)
-    result: dict[str, Any] = {"notes": [], "protocol": _protocol(it)}
-    reason = unclassifiable(dataset)
-    if not it.generates:
-        result["notes"].append("An autoencoder alone: no image was generated.")
-    elif reason is None or networks.extractors:
-        _generation(it, result)
-    if reason is not None and it.generates:
-        what = "No figure of the classifier" if networks.extractors else "Only the reconstruction was evaluated"
-        result["notes"].append(f"{what}{'' if networks.extractors else ', no generated image'}: {reason}.")
-    _reconstruction(it, result)
-    _latents(it, result)
-    result["notes"] += networks.missing
-    return result
+    def _generation(self, result: dict[str, Any]) -> None:
+        """Images drawn once, classified and compared in the features of every network."""
+        settings, dataset, classifier = self.settings, self.dataset, self.classifier
+        free = self.draw(settings.images, UNGUIDED)
+        if self.bundle.null_label is None:
+            result["notes"].append("The model has no null class: no image was generated with guidance.")
+        if classifier is not None:
+            guided = None if self.bundle.null_label is None else self.draw(settings.guided_images, settings.guidance)
+            result |= classifier_figures(free, guided, self.real, classifier, settings.neighbours)
+            result["protocol"]["classifier"] = classifier.facts()
+        images = self.made("generated images", *free)
+        indices = evenly_spaced(dataset, settings.reference_images)
+        reference = Reference("the data set", ImagesOfDataset("the data set", dataset, indices), {})
+        result["protocol"]["reference"] = reference.facts()
+        for network in self.networks.extractors:
+            found = compare_images(images, reference, network, settings.comparison, self.features)
+            for pair in found.pairs:
+                pair["real"] = int(indices[pair["real"]])
+            found.put(result, network.name)
+        if classifier is not None:
+            only = settings.comparison.replace(metrics=("kid", "precision-recall"))
+            network = ClassifierFeatures(classifier.network)
+            compare_images(images, reference, network, only, self.features).put(result, network.name)
+            result["classes"][network.name] = accuracy_by_class(free, classifier)
 
+    def _reconstruction(self, result: dict[str, Any]) -> None:
+        before, after = self.reconstructed()
+        result |= {
+            "psnr": psnr(before, after),
+            "ssim": ssim(before, after),
+            "fixed_pattern": fixed_pattern(before, after, self.settings.period),
+        }
+        if self.networks.lpips is not None:
+            result["lpips"] = self.networks.lpips(before, after)
+        # No interval: reconstructions come in pairs with the images, and the bootstrap draws one side only.
+        only_frechet = self.settings.comparison.replace(metrics=("fid",), resamples=0)
+        networks = list(self.networks.extractors)
+        if self.classifier is not None:
+            networks.append(ClassifierFeatures(self.classifier.network))
+            result["protocol"]["classifier"] = self.classifier.facts()
+        for network in networks:
+            reference = Reference("real images", ImagesInMemory("real images", before), {})
+            found = compare_images(self.made("reconstructions", after), reference, network, only_frechet, self.features)
+            for kind in ("figures", "warnings"):
+                entries = {f"r{key}": value for key, value in getattr(found, kind).items()}
+                result |= entries if kind == "figures" else {kind: {**result.get(kind, {}), **entries}}
 
-def _generation(it: Evaluator, result: dict[str, Any]) -> None:
-    """Images drawn once, classified and compared in the features of every network."""
-    settings, dataset, classifier = it.settings, it.dataset, it.classifier
-    free = it.draw(settings.images, UNGUIDED)
-    if it.bundle.null_label is None:
-        result["notes"].append("The model has no null class: no image was generated with guidance.")
-    if classifier is not None:
-        guided = None if it.bundle.null_label is None else it.draw(settings.guided_images, settings.guidance)
-        result |= classifier_figures(free, guided, it.real, classifier, settings.neighbours)
-        result["protocol"]["classifier"] = classifier.facts()
-    images = it.made("generated images", *free)
-    indices = evenly_spaced(dataset, settings.reference_images)
-    reference = Reference("the data set", ImagesOfDataset("the data set", dataset, indices), {})
-    result["protocol"]["reference"] = reference.facts()
-    for network in it.networks.extractors:
-        found = compare_images(images, reference, network, settings.comparison, it.features)
-        for pair in found.pairs:
-            pair["real"] = int(indices[pair["real"]])
-        _put(result, found, network)
-    if classifier is not None:
-        only = settings.comparison.replace(metrics=("kid", "precision-recall"))
-        network = ClassifierFeatures(classifier.network)
-        _put(result, compare_images(images, reference, network, only, it.features), network)
-        result["classes"][network.name] = accuracy_by_class(free, classifier)
+    def _latents(self, result: dict[str, Any]) -> None:
+        """Latents of real images by the posterior's mean, normalised, beside the teacher's features of the same images.
 
+        An autoencoder alone has no statistics: mean and deviation of its channels are told as they are, and taken out
+        for the other figures, as a denoiser's training would.
+        """
+        indices = evenly_spaced(self.dataset, min(self.settings.images, LATENT_IMAGES))
+        images = ImagesOfDataset("the data set", self.dataset, indices)
+        teacher = next((network for network in self.networks.extractors if network.name == "teacher"), None)
+        features = None if teacher is None else self.features.features(images, teacher)[POOL]
+        latents, raw = self._encoded(images), {}
+        if not self.bundle.generates:
+            mean, std = (getattr(latents.double(), of)((0, 2, 3), keepdim=True).float() for of in ("mean", "std"))
+            raw = {"latent_mean": mean.flatten().tolist(), "latent_std": std.flatten().tolist()}
+            latents = (latents - mean) / std.clamp_min(1e-6)
+        figures = {**latent_figures(latents, self.dataset.labels[indices], features), **raw}
+        result |= {key: value for key, value in figures.items() if isinstance(value, float)}
+        result["latents"] = {
+            key.removeprefix("latent_"): value for key, value in figures.items() if not isinstance(value, float)
+        }
+        result["latents"] |= {"normalised": self.bundle.generates, "images": len(indices)}
 
-def _reconstruction(it: Evaluator, result: dict[str, Any]) -> None:
-    before, after = it.reconstructed()
-    result |= {
-        "psnr": psnr(before, after),
-        "ssim": ssim(before, after),
-        "fixed_pattern": fixed_pattern(before, after, it.settings.period),
-    }
-    if it.networks.lpips is not None:
-        result["lpips"] = it.networks.lpips(before, after)
-    # No interval: reconstructions come in pairs with the images, and the bootstrap draws one side only.
-    only_frechet = it.settings.comparison.replace(metrics=("fid",), resamples=0)
-    networks = list(it.networks.extractors)
-    if it.classifier is not None:
-        networks.append(ClassifierFeatures(it.classifier.network))
-        result["protocol"]["classifier"] = it.classifier.facts()
-    for network in networks:
-        reference = Reference("real images", ImagesInMemory("real images", before), {})
-        found = compare_images(it.made("reconstructions", after), reference, network, only_frechet, it.features)
-        for kind in ("figures", "warnings"):
-            entries = {f"r{key}": value for key, value in getattr(found, kind).items()}
-            result |= entries if kind == "figures" else {kind: {**result.get(kind, {}), **entries}}
+    def _encoded(self, images: ImagesOfDataset) -> Float[Tensor, "n c h w"]:
+        parts = []
+        for batch in images.batches(self.settings.batch_size):
+            with torch.no_grad():
+                parts.append(self.bundle.encode(batch.to(self.precision.device)).float().cpu())
+        return torch.cat(parts)
 
+    def _protocol(self) -> dict[str, Any]:
+        settings, dataset = self.settings, self.dataset
+        networks = {network.name: network.facts() for network in self.networks.extractors}
+        if self.networks.lpips is not None:
+            networks["lpips"] = self.networks.lpips.facts()
+        return {
+            "bundle": self.bundle.name,
+            "images": settings.images if self.bundle.generates else min(settings.images, len(dataset)),
+            **(self._sampling() if self.bundle.generates else {}),
+            "neighbours": settings.neighbours,
+            "period": settings.period,
+            "comparison": settings.comparison.model_dump(mode="json"),
+            "networks": networks,
+            "fd": "raw penultimate features (64) of the classifier; all real images against all unguided ones",
+            "fd_floor": f"one random half of the real images against the other, mean of {FLOOR_SPLITS} splits",
+            "pixels": "neighbour figures on images pooled to 8 x 8, in [0, 1]",
+            "psnr": "squared error averaged over all images; reconstruction from the posterior mean",
+            "data": {
+                "fingerprint": dataset.fingerprint,
+                "images": len(dataset),
+                "classes": list(dataset.class_names),
+                "resolution": dataset.resolution,
+            },
+            "arithmetic": self.precision.name,
+            "device": self.precision.device.type,
+            "versions": versions(),
+        }
 
-def _latents(it: Evaluator, result: dict[str, Any]) -> None:
-    """Latents of real images by the posterior's mean, normalised, beside the teacher's features of the same images.
-
-    An autoencoder alone has no statistics: mean and deviation of its channels are told as they are, and taken out for
-    the other figures, as a denoiser's training would.
-    """
-    indices = evenly_spaced(it.dataset, min(it.settings.images, LATENT_IMAGES))
-    images = ImagesOfDataset("the data set", it.dataset, indices)
-    teacher = next((network for network in it.networks.extractors if network.name == "teacher"), None)
-    features = None if teacher is None else it.features.features(images, teacher)[POOL]
-    latents, raw = _encoded(it, images), {}
-    if not it.generates:
-        mean, std = (getattr(latents.double(), of)((0, 2, 3), keepdim=True).float() for of in ("mean", "std"))
-        raw = {"latent_mean": mean.flatten().tolist(), "latent_std": std.flatten().tolist()}
-        latents = (latents - mean) / std.clamp_min(1e-6)
-    figures = {**latent_figures(latents, it.dataset.labels[indices], features), **raw}
-    result |= {key: value for key, value in figures.items() if isinstance(value, float)}
-    result["latents"] = {
-        key.removeprefix("latent_"): value for key, value in figures.items() if not isinstance(value, float)
-    }
-    result["latents"] |= {"normalised": it.generates, "images": len(indices)}
-
-
-def _encoded(it: Evaluator, images: ImagesOfDataset) -> Float[Tensor, "n c h w"]:
-    parts = []
-    for batch in images.batches(it.settings.batch_size):
-        with torch.no_grad():
-            parts.append(it.bundle.encode(batch.to(it.precision.device)).float().cpu())
-    return torch.cat(parts)
-
-
-def _put(result: dict[str, Any], found: Comparison, network: FeatureExtractor) -> None:
-    """One comparison into the whole; what is a table goes under the network's name."""
-    result |= found.figures
-    for kind in ("intervals", "deviations", "warnings"):
-        result.setdefault(kind, {}).update(getattr(found, kind))
-    for kind in ("classes", "pairs"):
-        result.setdefault(kind, {})
-        if rows := getattr(found, kind):
-            result[kind][network.name] = rows
-    result["notes"] += [note for note in found.notes if note not in result["notes"]]
-
-
-def _protocol(it: Evaluator) -> dict[str, Any]:
-    """What made the figures, in JSON."""
-    settings, dataset = it.settings, it.dataset
-    networks = {network.name: network.facts() for network in it.networks.extractors}
-    if it.networks.lpips is not None:
-        networks["lpips"] = it.networks.lpips.facts()
-    return {
-        "bundle": it.bundle.name,
-        "images": settings.images if it.generates else min(settings.images, len(dataset)),
-        **(_sampling(it) if it.generates else {}),
-        "neighbours": settings.neighbours,
-        "period": settings.period,
-        "comparison": settings.comparison.model_dump(mode="json"),
-        "networks": networks,
-        "fd": "raw penultimate features (64) of the classifier; all real images against all unguided ones",
-        "fd_floor": f"one random half of the real images against the other, mean of {FLOOR_SPLITS} splits",
-        "pixels": "neighbour figures on images pooled to 8 x 8, in [0, 1]",
-        "psnr": "squared error averaged over all images; reconstruction from the posterior mean",
-        "data": {
-            "fingerprint": dataset.fingerprint,
-            "images": len(dataset),
-            "classes": list(dataset.class_names),
-            "resolution": dataset.resolution,
-        },
-        "arithmetic": it.precision.name,
-        "device": it.precision.device.type,
-        "versions": versions(),
-    }
-
-
-def _sampling(it: Evaluator) -> dict[str, Any]:
-    """How images were generated."""
-    settings = it.settings
-    return {
-        "guided_images": settings.guided_images,
-        "sampler": settings.sampler.model_dump(mode="json"),
-        "evaluations": settings.sampler.evaluations,
-        "guidance": settings.guidance.model_dump(mode="json"),
-        "path": it.path.model_dump(mode="json"),
-        "seed": settings.seed,
-        "labels": LABEL_RULE,
-    }
+    def _sampling(self) -> dict[str, Any]:
+        settings = self.settings
+        return {
+            "guided_images": settings.guided_images,
+            "sampler": settings.sampler.model_dump(mode="json"),
+            "evaluations": settings.sampler.evaluations,
+            "guidance": settings.guidance.model_dump(mode="json"),
+            "path": self.path.model_dump(mode="json"),
+            "seed": settings.seed,
+            "labels": LABEL_RULE,
+        }

@@ -43,7 +43,6 @@ class FeatureExtractor(ABC):
 
     @property
     def dim(self) -> int:
-        """Width of the vector in which sets are compared."""
         return self.parts[POOL]
 
     @cached_property
@@ -100,11 +99,9 @@ class TeacherFeatures(FeatureExtractor):
 
     @torch.no_grad()
     def __call__(self, images: UInt8[Tensor, "b c h w"]) -> dict[str, Float[Tensor, "b _"]]:
-        """`POOL` only."""
         return {POOL: self._vectors(images.to(self._device)).float().cpu()}
 
     def about(self) -> dict[str, Any]:
-        """The teacher's configuration and the token."""
         return {**self._config, "token": self.token}
 
 
@@ -118,9 +115,7 @@ class ClassifierFeatures(FeatureExtractor):
         self.parts = {POOL: network.head.in_features}
 
     def __call__(self, images: UInt8[Tensor, "b c h w"]) -> dict[str, Float[Tensor, "b _"]]:
-        """`POOL` only."""
         return {POOL: self._predict(images).features}
 
     def about(self) -> dict[str, Any]:
-        """Its kind."""
         return {"kind": self.name}

@@ -36,7 +36,6 @@ class Moments:
         self._products = torch.zeros(dim, dim, dtype=torch.float64)
 
     def update(self, rows: Float[Tensor, "n d"]) -> None:
-        """Take in more rows of any float type."""
         for part in rows.detach().split(CHUNK):
             part = part.to("cpu", torch.float64)
             if self._shift is None:
@@ -48,7 +47,6 @@ class Moments:
 
     @property
     def mean(self) -> Float[Tensor, " d"]:
-        """Of all rows so far, in float64."""
         self._some()
         assert self._shift is not None
         return self._shift + self._sum / self.count
@@ -72,7 +70,6 @@ class Gaussian(NamedTuple):
 
     @property
     def trace(self) -> Float[Tensor, ""]:
-        """Trace of the covariance."""
         return self.factor.square().sum()
 
     @classmethod
@@ -101,7 +98,7 @@ class Gaussian(NamedTuple):
         return cls.of(*moments(features))
 
     def distance(self, other: Gaussian) -> float:
-        """Squared Frechet distance, never below 0."""
+        """Squared Frechet distance (the number that is called FD or FID), never below 0."""
         if self.mean.shape != other.mean.shape:
             raise UserError(
                 f"features of {len(self.mean)} and of {len(other.mean)} dimensions cannot be compared; "
@@ -117,13 +114,6 @@ def moments(features: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "d"], Float[T
     sums = Moments(features.shape[1])
     sums.update(features)
     return sums.mean, sums.covariance
-
-
-def gaussian_frechet(
-    mean_a: Float[Tensor, "d"], cov_a: Float[Tensor, "d d"], mean_b: Float[Tensor, "d"], cov_b: Float[Tensor, "d d"]
-) -> float:
-    """Squared Frechet distance of two Gaussians (the number that is called FD or FID), never below 0."""
-    return Gaussian.of(mean_a, cov_a).distance(Gaussian.of(mean_b, cov_b))
 
 
 def frechet_distance(a: Float[Tensor, "n d"], b: Float[Tensor, "m e"]) -> float:

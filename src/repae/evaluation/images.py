@@ -63,7 +63,6 @@ class ImageSet(ABC):
         return digest.hexdigest()[:24]
 
     def facts(self) -> dict[str, Any]:
-        """What identifies the set in a protocol."""
         return {"name": self.name, "images": len(self), "size": list(self.shape), "sha256": self.digest}
 
 
@@ -87,7 +86,6 @@ class ImagesInMemory(ImageSet):
         self.keep = keep
 
     def batches(self, batch_size: int) -> Iterator[UInt8[Tensor, "b c h w"]]:
-        """Slices of the images."""
         yield from self.images.split(batch_size)
 
 
@@ -100,7 +98,6 @@ class ImagesOfDataset(ImageSet):
         self.labels = dataset.labels[indices]
 
     def batches(self, batch_size: int) -> Iterator[UInt8[Tensor, "b c h w"]]:
-        """Read as the data set reads them."""
         for part in self.indices.split(batch_size):
             yield self.dataset.batch(part).images
 
@@ -188,7 +185,6 @@ class ImagesInFolder(ImageSet):
         self.labels = torch.tensor([known[name] for name in classes]) if whole else None
 
     def batches(self, batch_size: int) -> Iterator[UInt8[Tensor, "b c h w"]]:
-        """Decoded as they are met."""
         for first in range(0, len(self), batch_size):
             yield torch.stack([self._of_one_size(i) for i in range(first, min(first + batch_size, len(self)))])
 
@@ -251,7 +247,6 @@ def check_same_size(images: ImageSet, reference: ImageSet) -> None:
 
 
 def size_words(images: ImageSet) -> str:
-    """The size of the images in words: width x height, and the channels."""
     channels, height, width = images.shape
     return f"{width} x {height} px in {channels} channel{'s' if channels > 1 else ''}"
 

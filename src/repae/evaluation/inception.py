@@ -70,7 +70,6 @@ class Inception(FeatureExtractor):
 
     @torch.no_grad()
     def __call__(self, images: UInt8[Tensor, "b c h w"]) -> dict[str, Float[Tensor, "b _"]]:
-        """The three parts."""
         pool, logits = self.network(images.to(self.device))
         assert self._branch is not None
         spatial = self._branch[:, :SPATIAL_CHANNELS].permute(0, 2, 3, 1).flatten(1)
@@ -78,11 +77,9 @@ class Inception(FeatureExtractor):
         return {POOL: pool.float().cpu(), SPATIAL: spatial.float().cpu(), LOGITS: logits.float().cpu()}
 
     def about(self) -> dict[str, Any]:
-        """Whose network, and which channels are the spatial part."""
         return {"network": "torch-fidelity, inception-v3-compat", "spatial_channels": SPATIAL_CHANNELS}
 
     def facts(self) -> dict[str, Any]:
-        """The same, with width, digest, and whether the weights are the published ones."""
         return {**super().facts(), "published_weights": self.published}
 
     def _keep(self, module: Any, inputs: Sequence[Tensor], output: Tensor) -> None:

@@ -34,7 +34,6 @@ class LpipsConfig(Config):
 
     @property
     def path(self) -> Path:
-        """Where the weights are or would be."""
         if self.weights is not None:
             return Path(self.weights).expanduser()
         return Path(torch.hub.get_dir()) / "checkpoints" / FILES[self.net]

@@ -51,14 +51,12 @@ class Reference:
 
     @cached_property
     def digest(self) -> str:
-        """24 hexadecimal digits of the stored means and covariances, and of the images."""
         digest = hashlib.sha256(self.stored_digest.encode())
         if self.images is not None:
             digest.update(self.images.digest.encode())
         return digest.hexdigest()[:24]
 
     def facts(self) -> dict[str, Any]:
-        """What identifies it in a protocol."""
         images = {} if self.images is None else {"images": len(self.images), "size": list(self.images.shape)}
         return {"name": self.name, "sha256": self.digest, "stored": sorted(self.statistics), **images}
 

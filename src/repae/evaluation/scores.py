@@ -18,8 +18,6 @@ SEED = 2020
 
 
 class Score(NamedTuple):
-    """A mean over parts and the standard deviation over them."""
-
     mean: float
     deviation: float
 

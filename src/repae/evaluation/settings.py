@@ -31,7 +31,6 @@ class InceptionConfig(Config):
     weights: str | None = None
 
     def open(self, device: torch.device) -> FeatureExtractor:
-        """The network with its weights."""
         return Inception(self.weights, device)
 
 
@@ -46,7 +45,6 @@ class Dinov2Config(Config):
     weights: str | None = None
 
     def open(self, device: torch.device) -> FeatureExtractor:
-        """The network with its weights."""
         config = TimmTeacherConfig(name="vit_large_patch14_dinov2.lvd142m", weights=self.weights, grid=16)
         return TeacherFeatures(TimmTeacher(config).to(device), "dinov2", "class")
 
@@ -62,7 +60,6 @@ class TimmFeaturesConfig(TimmTeacherConfig):
     token: Token = "class"
 
     def open(self, device: torch.device) -> FeatureExtractor:
-        """The network with its weights."""
         config = TimmTeacherConfig(**self.model_dump(exclude={"token"}))
         return TeacherFeatures(TimmTeacher(config).to(device), "timm", self.token)
 
@@ -78,7 +75,6 @@ class EmbeddedFeaturesConfig(Config):
     folder: str = Field(min_length=1)
 
     def open(self, device: torch.device) -> FeatureExtractor:
-        """The network with its weights."""
         return TeacherFeatures(EmbeddedTeacher.load(self.folder).to(device), "teacher", "mean")
 
 

@@ -84,7 +84,6 @@ class Card:
     notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        """Markdown, with the hub's header."""
         use = _PIPELINE_USE if self.generator else _TINY_USE if self.tiny else _KL_USE
         parts = [
             self._header(),

@@ -42,7 +42,6 @@ class Inspection:
     together: str = ""
 
     def __str__(self) -> str:
-        """For people."""
         rows = [("what", self.what), *self.facts.items()]
         rows += [(name, f"{count:,} parameters, digest {mark}") for name, (count, mark) in self.parts.items()]
         if self.together:

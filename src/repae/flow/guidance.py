@@ -43,7 +43,6 @@ class _OnInterval(Config):
         return self
 
     def active(self, t: float) -> bool:
-        """Whether the velocity at time t is guided."""
         return self.scale > 1 and self.low <= t <= self.high
 
     @property

@@ -180,8 +180,6 @@ class Sampler(Config, ABC):
 
 
 class Euler(Sampler):
-    """Euler's method for the probability-flow ODE; see `euler`."""
-
     kind: Literal["euler"] = "euler"
     steps: int = Field(50, ge=1)
 
@@ -203,8 +201,6 @@ class Euler(Sampler):
 
 
 class Heun(Sampler):
-    """Heun's method for the probability-flow ODE; see `heun`."""
-
     kind: Literal["heun"] = "heun"
     steps: int = Field(50, ge=1)
     guide_by_end: bool = False
@@ -227,8 +223,6 @@ class Heun(Sampler):
 
 
 class EulerMaruyama(Sampler):
-    """Euler-Maruyama for the reverse SDE; see `euler_maruyama`."""
-
     kind: Literal["euler-maruyama"] = "euler-maruyama"
     steps: int = Field(250, ge=2)
     last: LastStep = "mean"

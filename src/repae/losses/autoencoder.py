@@ -26,9 +26,7 @@ class Latent(Protocol):
     """What an autoencoder made of images, as its objective sees it."""
 
     @property
-    def reconstruction(self) -> Tensor:
-        """``[B, C, H, W]``."""
-        ...
+    def reconstruction(self) -> Tensor: ...
 
     @property
     def mean(self) -> Tensor:
@@ -41,9 +39,7 @@ class Latent(Protocol):
         ...
 
     @property
-    def codes(self) -> Tensor | None:
-        """The codebook's vectors; None where there is no codebook."""
-        ...
+    def codes(self) -> Tensor | None: ...
 
 
 class AutoencoderLossConfig(Config):

@@ -30,5 +30,4 @@ class Terms:
         return torch.stack(weighted).sum()
 
     def log(self) -> dict[str, Tensor]:
-        """Every term by name, detached."""
         return {name: value.detach() for name, (value, _) in self._terms.items()}

@@ -86,18 +86,15 @@ class Bundle:
 
     @property
     def num_classes(self) -> int:
-        """Labels are 0..num_classes-1."""
         return self.denoiser.backbone.config.num_classes
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of a latent."""
         config = self.denoiser.backbone.config
         return config.in_channels, config.input_size, config.input_size
 
     @property
     def image_channels(self) -> int:
-        """Channels of the images: 1 or 3."""
         return self.vae.image_channels
 
     @torch.no_grad()

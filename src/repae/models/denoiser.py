@@ -73,7 +73,6 @@ class Denoiser(nn.Module):
     def velocity(
         self, x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], y: Int[Tensor, " b"]
     ) -> Float[Tensor, "b c h w"]:
-        """Velocity alone, for sampling."""
         return self.backbone(x, t, y)
 
     def compile_parts(self) -> list[nn.Module]:

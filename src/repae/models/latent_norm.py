@@ -80,7 +80,6 @@ class LatentNorm(nn.Module):
         self.running_var.copy_(std.square())
 
     def statistics(self) -> tuple[Float[Tensor, " c"], Float[Tensor, " c"]]:
-        """Running mean and standard deviation, as `set_statistics` takes them."""
         return self.running_mean.clone(), self.running_var.sqrt()
 
     @torch.no_grad()

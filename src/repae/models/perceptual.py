@@ -185,7 +185,6 @@ class ConvNextLogits(FrozenNetwork):
         self.requires_grad_(False).eval()
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b classes"]:
-        """Logits of images in [-1, 1]."""
         with self._precision(images):
             pixels = (images.expand(-1, 3, -1, -1) + 1) / 2
             if pixels.shape[-2:] != (_CONVNEXT_SIDE, _CONVNEXT_SIDE):

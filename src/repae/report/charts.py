@@ -41,7 +41,6 @@ def chart(title: str, series: Mapping[str, Points], about: str = "", over: str =
 
 
 def bars(title: str, values: Sequence[float], about: str = "") -> str:
-    """One panel as an HTML figure: a bar up or down from zero for each value, numbered from 0, and what they show."""
     assert values, title
     finite = [value for value in values if math.isfinite(value)]
     if not finite:
@@ -53,7 +52,6 @@ def bars(title: str, values: Sequence[float], about: str = "") -> str:
 
 
 def _bars(title: str, values: Sequence[float], axis: _Axis) -> str:
-    """The bars, and below them the numbers of as many as there is room for."""
     width = (WIDTH - LEFT - RIGHT) / len(values)
     stride = -(-len(values) // BARS_NAMED)
 
@@ -84,7 +82,6 @@ def _gridline(y: float, words: str, kind: str) -> str:
 
 
 def number(value: float) -> str:
-    """A value with three digits, as short as it can be said."""
     if not math.isfinite(value):
         return "not finite"
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"

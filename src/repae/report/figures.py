@@ -85,7 +85,6 @@ LATENT = {
 
 
 def _in_features_of(network: str) -> dict[str, Figure]:
-    """The family of one network."""
     words = NETWORKS[network]
     return {
         f"fd_{network}": Figure(f"Frechet distance, {network}", f"in the features of {words}", "{:.3g}"),

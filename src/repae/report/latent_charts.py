@@ -11,7 +11,6 @@ from repae.report.run_files import RunFiles
 
 
 def latents(run: RunFiles) -> str:
-    """Mean and variance of every channel and the spectrum, from the evaluation."""
     title = "The latents"
     found = (run.evaluation or {}).get("latents")
     if not isinstance(found, dict):

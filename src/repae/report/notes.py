@@ -13,7 +13,6 @@ COPIES = 0.05
 
 
 def notes(run: RunFiles) -> str:
-    """Limits of what was shown, and warnings where a figure is out of the ordinary."""
     items = [f"<li class='warn'>{escape(text)}</li>" for text in warnings(run)]
     items += [f"<li>{escape(text)}</li>" for text in limits(run)]
     return section("notes", "What these figures do not say", f"<ul>{''.join(items)}</ul>")
@@ -52,7 +51,6 @@ def limits(run: RunFiles) -> list[str]:
 
 
 def warnings(run: RunFiles) -> list[str]:
-    """What went wrong or may have."""
     found = []
     done, steps = run.steps_done(), run.of_recipe("loop.steps")
     if isinstance(steps, int) and done < steps:

@@ -59,7 +59,6 @@ li.warn { color: var(--warn); }
 
 
 def page(title: str, sections: Iterable[str]) -> str:
-    """The whole file."""
     head = (
         "<!doctype html>\n<html lang='en'>\n<head>\n<meta charset='utf-8'>\n"
         "<meta name='viewport' content='width=device-width, initial-scale=1'>\n"
@@ -69,17 +68,14 @@ def page(title: str, sections: Iterable[str]) -> str:
 
 
 def section(name: str, title: str, *parts: str) -> str:
-    """A section with an anchor of its own."""
     return f"<section id='{name}'>\n<h2>{escape(title)}</h2>\n" + "\n".join(parts) + "\n</section>"
 
 
 def missing(words: str) -> str:
-    """What is said where something is not there."""
     return f"<p class='missing'>{escape(words)}</p>"
 
 
 def picture(path: Path, caption: str) -> str:
-    """A PNG file, inside the page."""
     data = base64.b64encode(path.read_bytes()).decode()
     alt = escape(caption, quote=True)
     return (
@@ -95,28 +91,23 @@ def table(head: Sequence[str], rows: Iterable[str]) -> str:
 
 
 def row(name: str, value: str, *rest: str) -> str:
-    """A row of a table: a name, a value in digits, words."""
     cells = "".join(f"<td>{escape(cell)}</td>" for cell in rest)
     return f"<tr><td>{escape(name)}</td><td class='value'>{escape(value)}</td>{cells}</tr>"
 
 
 def group(title: str, columns: int) -> str:
-    """A row that begins a group of rows."""
     return f"<tr class='group'><td colspan='{columns}'>{escape(title)}</td></tr>"
 
 
 def folded(title: str, body: str) -> str:
-    """Something long, closed until it is asked for."""
     return f"<details><summary>{escape(title)}</summary>{body}</details>"
 
 
 def code(text: str) -> str:
-    """Text as it is."""
     return f"<pre><code>{escape(text)}</code></pre>"
 
 
 def facts(tree: Mapping[str, Any]) -> str:
-    """Nested facts as a table of dotted names and values."""
     return table(("what", "value"), (f"<tr><td>{escape(k)}</td><td>{escape(v)}</td></tr>" for k, v in flat(tree)))
 
 
@@ -132,7 +123,6 @@ def flat(tree: Any, prefix: str = "") -> list[tuple[str, str]]:
 
 
 def said(value: Any) -> str:
-    """A plain value in words."""
     if isinstance(value, list):
         return ", ".join(said(item) for item in value)
     if value is None or (isinstance(value, float) and math.isnan(value)):

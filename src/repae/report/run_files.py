@@ -35,7 +35,6 @@ class RunFiles(NamedTuple):
     damaged: tuple[str, ...]
 
     def of_recipe(self, dotted: str) -> Any:
-        """A value of the recipe by its dotted name, or None."""
         value: Any = self.recipe
         for key in dotted.split("."):
             value = value.get(key) if isinstance(value, dict) else None
@@ -54,7 +53,6 @@ class RunFiles(NamedTuple):
         return self.traits is None or self.traits.generates
 
     def picture(self, name: str) -> Path | None:
-        """A picture in `samples/`, or None."""
         path = self.folder / "samples" / name
         return path if path.is_file() else None
 

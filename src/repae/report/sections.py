@@ -16,7 +16,6 @@ PREVIEWS = 8
 
 
 def header(run: RunFiles) -> str:
-    """Name, purpose, a line about how it ran, and the figures that matter most."""
     name = str(run.of_recipe("name") or run.folder.name)
     about = run.of_recipe("about")
     parts = [f"<h1>{escape(name)}</h1>"]
@@ -29,7 +28,6 @@ def header(run: RunFiles) -> str:
 
 
 def results(run: RunFiles) -> str:
-    """The table of metrics and the protocol that made them."""
     if run.evaluation is None:
         return section("results", "Results", missing("Not evaluated: there is no evaluation.json in this run."))
     figures = {key: value for key, value in run.evaluation.items() if _is_number(value)}
@@ -65,7 +63,6 @@ def samples(run: RunFiles) -> str:
 
 
 def over_time(run: RunFiles) -> str:
-    """The same noise and labels at several steps of the training."""
     previews = run.previews()
     if not previews:
         return section("time", "Over the training", missing("No previews were drawn (samples/step-*.png)."))
@@ -81,7 +78,6 @@ def over_time(run: RunFiles) -> str:
 
 
 def reconstructions(run: RunFiles) -> str:
-    """Real images and what the autoencoder makes of them."""
     path = run.picture("reconstructions.png")
     if path is None:
         words = "No reconstructions were drawn (samples/reconstructions.png)."
@@ -94,7 +90,6 @@ def reconstructions(run: RunFiles) -> str:
 
 
 def curves(run: RunFiles) -> str:
-    """Losses, gradient norms, latent scale and speed over the training."""
     if not run.metrics:
         return section("curves", "Curves", missing("No metrics were logged (metrics.jsonl)."))
     keys = list(dict.fromkeys(key for record in run.metrics for key in record if key not in UNSHOWN))
@@ -125,7 +120,6 @@ def curves(run: RunFiles) -> str:
 
 
 def teacher(run: RunFiles) -> str:
-    """Whether the teacher's tokens say anything."""
     title = "The teacher"
     if not run.teachers:
         words = "No figures of a teacher in this run (teacher.json): it had none, or one that was trained elsewhere."
@@ -144,7 +138,6 @@ def teacher(run: RunFiles) -> str:
 
 
 def what_was_run(run: RunFiles) -> str:
-    """The resolved recipe and the machine."""
     parts = []
     if run.recipe_text is None:
         parts.append(missing("The recipe of this run was not kept (recipe.yaml)."))
@@ -231,7 +224,6 @@ def _preview_line(run: RunFiles) -> str:
 
 
 def _best_line(run: RunFiles) -> str:
-    """Which checkpoint was kept as the best."""
     metric = (run.best or {}).get("metric")
     if run.best is None or not isinstance(metric, dict) or not metric:
         return ""

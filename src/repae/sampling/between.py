@@ -79,7 +79,6 @@ class BetweenClasses:
     def velocity(
         self, x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], y: Int[Tensor, " b"]
     ) -> Float[Tensor, "b c h w"]:
-        """Velocity at normalised latents, for mixtures `y`."""
         backbone = self.bundle.denoiser.backbone
         with evaluating(self.bundle.denoiser):
             tokens, condition = backbone.embed(x, t, self._first[y])
@@ -88,5 +87,4 @@ class BetweenClasses:
             return backbone.final(backbone.run(tokens, mixed), mixed)
 
     def decode(self, x: Tensor) -> Tensor:
-        """The bundle's images."""
         return self.bundle.decode(x)

@@ -38,21 +38,17 @@ class Counted:
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
-        """That of the source."""
         return self.source.latent_shape
 
     @property
     def null_label(self) -> int | None:
-        """That of the source."""
         return self.source.null_label
 
     def velocity(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
-        """The source's velocity; one evaluation for each row of `x`."""
         self.evaluations += len(x)
         return self.source.velocity(x, t, y)
 
     def decode(self, x: Tensor) -> Tensor:
-        """The source's images."""
         return self.source.decode(x)
 
 

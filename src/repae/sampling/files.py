@@ -113,7 +113,6 @@ class ShardOutput(Output):
         return self.folder / "shards"
 
     def _files(self) -> list[tuple[range, Path]]:
-        """The whole files by their first image."""
         found = []
         for path in self._shards.glob("*.npy"):
             if match := self._NAME.fullmatch(path.name):
@@ -188,7 +187,6 @@ class PngOutput(Output):
 
 
 def _length(path: Path) -> int | None:
-    """Images in a shard; None if it is truncated."""
     try:
         return len(np.load(path, mmap_mode="r"))
     except (ValueError, EOFError):
@@ -196,7 +194,6 @@ def _length(path: Path) -> int | None:
 
 
 def _ends(path: Path) -> bool:
-    """Whether a PNG file has its end."""
     with path.open("rb") as file:
         file.seek(0, os.SEEK_END)
         file.seek(max(0, file.tell() - len(PNG_END)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -76,32 +76,10 @@ def generate(
     Raises:
         UserError: no labels, a batch size below 1, or guidance without a null class.
     """
-    batches = generate_batches(
-        source, labels, sampler=sampler, path=path, precision=precision, guidance=guidance, weak=weak,
-        seed=seed, batch_size=batch_size, first=first, noise=noise,
-    )  # fmt: skip
-    return torch.cat(list(batches))
-
-
-def generate_batches(
-    source: VelocityModel,
-    labels: Int[Tensor, " n"],
-    *,
-    sampler: Sampler,
-    path: Path,
-    precision: Precision,
-    guidance: Guidance | Autoguidance | None = None,
-    weak: VelocityModel | None = None,
-    seed: int = 0,
-    batch_size: int = 256,
-    first: int = 0,
-    noise: ImageNoise | None = None,
-) -> Iterator[UInt8[Tensor, "b c h w"]]:
-    """The images of `generate` in order, a batch at a time, so that long lists need not fit into memory."""
     if len(labels) == 0 or batch_size < 1:
         raise UserError(f"{len(labels)} labels in batches of {batch_size}: at least 1 of each is needed")
     device, guidance = precision.device, guidance or UNGUIDED
-    noise = noise or own_noise(seed, source.latent_shape)
+    noise, parts = noise or own_noise(seed, source.latent_shape), []
     for start in range(0, len(labels), batch_size):
         y = labels[start : start + batch_size].to(device)
         numbers = range(first + start, first + start + len(y))
@@ -112,7 +90,8 @@ def generate_batches(
         x = _sent(noise(numbers, None), device)
         field = _field(source, weak, y, guidance, precision)
         with torch.no_grad():
-            yield source.decode(sampler.run(field, x, added, path, guidance.breaks)).cpu()
+            parts.append(source.decode(sampler.run(field, x, added, path, guidance.breaks)).cpu())
+    return torch.cat(parts)
 
 
 def _field(

@@ -102,7 +102,6 @@ def pairs(
 
 
 def png(picture: UInt8[np.ndarray, "h w c"]) -> bytes:
-    """A picture of 1 or 3 channels as a PNG file."""
     image = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
     out = io.BytesIO()
     image.save(out, "PNG", optimize=True)

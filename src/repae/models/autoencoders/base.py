@@ -125,7 +125,6 @@ class DeterministicAutoencoder(Autoencoder):
     """An autoencoder that gives each image one latent. An implementation says how, and how to get back."""
 
     def forward(self, images: Float[Tensor, "b c h w"], noise: Float[Tensor, "b k m n"]) -> AutoencoderOutput:
-        """Encode, decode; ``noise`` is not used."""
         z, _ = self.encode(images)
         return AutoencoderOutput(z, None, z, self.decode(z))
 

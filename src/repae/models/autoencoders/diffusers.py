@@ -109,7 +109,6 @@ class DiffusersConfig(Config):
 
     @property
     def factor(self) -> int:
-        """Side of an image divided by the side of its latent."""
         return _factor(json.dumps(self.resolved().architecture, sort_keys=True))
 
     def build(self, image_channels: int = 3) -> DiffusersAutoencoder:
@@ -167,7 +166,6 @@ class DiffusersConfig(Config):
 
 
 def _class(architecture: Mapping[str, Any]) -> Any:
-    """diffusers' class of that name."""
     # The package itself takes several seconds to import; its autoencoders take one.
     from diffusers import __version__
     from diffusers.models import autoencoders

@@ -33,7 +33,6 @@ class DiffusersAutoencoder(Autoencoder):
         self.model = model
 
     def compile_parts(self) -> list[nn.Module]:
-        """The blocks of each level, the middles included."""
         parts: list[nn.Module] = []
         for half in (self.model.encoder, self.model.decoder):
             for name in ("down_blocks", "mid_block", "up_blocks"):
@@ -60,11 +59,9 @@ class KL(DiffusersAutoencoder, VariationalAutoencoder):
         )
 
     def moments(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b kk m n"]:
-        """Means and log-variances of the posterior, along the channels."""
         return self.model.encode(images).latent_dist.parameters
 
     def decode(self, z: Float[Tensor, "b k m n"]) -> Float[Tensor, "b c h w"]:
-        """Images, about -1..1, of raw latents."""
         return self.model.decode(z).sample
 
     def published_statistics(self) -> Statistics:
@@ -94,11 +91,9 @@ class KLFlux2(DiffusersAutoencoder, VariationalAutoencoder):
         self.patch = patch
 
     def moments(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b kk m n"]:
-        """Means and log-variances of the posterior in patches, along the channels."""
         return F.pixel_unshuffle(self.model.encode(images).latent_dist.parameters, self.patch)
 
     def decode(self, z: Float[Tensor, "b k m n"]) -> Float[Tensor, "b c h w"]:
-        """Images, about -1..1, of raw latents in patches."""
         return self.model.decode(F.pixel_shuffle(z, self.patch)).sample
 
     def published_statistics(self) -> Statistics:
@@ -126,12 +121,10 @@ class KLQwenImage(DiffusersAutoencoder, VariationalAutoencoder):
                 parameter.requires_grad_(False)
 
     def moments(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b kk m n"]:
-        """Means and log-variances of the posterior, along the channels."""
         # diffusers' `encode` keeps earlier frames in lists of the model; the first frame needs none of them.
         return self.model.quant_conv(self.model.encoder(images[:, :, None]))[:, :, 0]
 
     def decode(self, z: Float[Tensor, "b k m n"]) -> Float[Tensor, "b c h w"]:
-        """Images, about -1..1, of raw latents."""
         return self.model.decoder(self.model.post_quant_conv(z[:, :, None]))[:, :, 0]
 
     def published_statistics(self) -> Statistics:
@@ -152,11 +145,9 @@ class DC(DiffusersAutoencoder, DeterministicAutoencoder):
         )
 
     def latents(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k m n"]:
-        """The encoder's output."""
         return self.model.encode(images).latent
 
     def decode(self, z: Float[Tensor, "b k m n"]) -> Float[Tensor, "b c h w"]:
-        """Images, about -1..1, of raw latents."""
         return self.model.decode(z).sample
 
     def published_statistics(self) -> Statistics:
@@ -190,11 +181,6 @@ class RAE(DiffusersAutoencoder, DeterministicAutoencoder):
         return super().train(False)
 
     def latents(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k m n"]:
-        """The encoder's tokens as a map.
-
-        Raises:
-            UserError: images of another size than the one it was made for.
-        """
         side = self.model.decoder_image_size
         if images.shape[-2:] != (side, side):
             raise UserError(
@@ -205,7 +191,6 @@ class RAE(DiffusersAutoencoder, DeterministicAutoencoder):
         return self.model._denormalize_latents(normalised / self.model.config.scaling_factor)
 
     def decode(self, z: Float[Tensor, "b k m n"]) -> Float[Tensor, "b c h w"]:
-        """Images, about -1..1, of raw latents."""
         normalised = self.model._normalize_latents(z) * self.model.config.scaling_factor
         return self.model.decode(normalised).sample * 2 - 1
 
@@ -234,11 +219,9 @@ class VQ(DiffusersAutoencoder, QuantisedAutoencoder):
         )
 
     def latents(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k m n"]:
-        """What is going to be quantised."""
         return self.model.encode(images).latents
 
     def quantise(self, z: Float[Tensor, "b k m n"]) -> Float[Tensor, "b k m n"]:
-        """The nearest vector of the codebook at each place, in float32."""
         book = self.model.quantize.embedding
         with float32():
             places = at_least_float32(z.detach()).movedim(1, -1)
@@ -246,12 +229,10 @@ class VQ(DiffusersAutoencoder, QuantisedAutoencoder):
             return book(nearest).view(places.shape).movedim(-1, 1)
 
     def decode_codes(self, codes: Float[Tensor, "b k m n"]) -> Float[Tensor, "b c h w"]:
-        """Images, about -1..1, of vectors of the codebook."""
         condition = codes if self.model.config.norm_type == "spatial" else None
         return self.model.decoder(self.model.post_quant_conv(codes), condition)
 
     def published_statistics(self) -> Statistics:
-        """Mean 0 and one over ``scaling_factor``."""
         return self._scaled()
 
 

@@ -69,11 +69,9 @@ class KLConfig(Config):
 
     @property
     def factor(self) -> int:
-        """Side of an image divided by the side of its latent."""
         return 2 ** (len(self.channel_multipliers) - 1)
 
     def build(self, image_channels: int = 3) -> KLAutoencoder:
-        """The autoencoder, with random weights."""
         return KLAutoencoder(self, image_channels)
 
 
@@ -103,17 +101,14 @@ class KLAutoencoder(VariationalAutoencoder):
             self._narrow_entrance(config)
 
     def moments(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b kk m n"]:
-        """Means and log-variances of the posterior, along the channels."""
         assert self.model.quant_conv is not None
         return self.model.quant_conv(self.model.encoder(images))
 
     def decode(self, z: Float[Tensor, "b k m n"]) -> Float[Tensor, "b c h w"]:
-        """Images, about -1..1, of raw latents."""
         assert self.model.post_quant_conv is not None
         return self.model.decoder(self.model.post_quant_conv(z))
 
     def compile_parts(self) -> list[nn.Module]:
-        """The blocks of each level, the middles included."""
         encoder, decoder = self.model.encoder, self.model.decoder
         return [*encoder.down_blocks, encoder.mid_block, decoder.mid_block, *decoder.up_blocks]
 

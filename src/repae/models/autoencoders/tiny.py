@@ -28,11 +28,9 @@ class TinyConfig(Config):
 
     @property
     def factor(self) -> int:
-        """Side of an image divided by the side of its latent."""
         return 4
 
     def build(self, image_channels: int = 3) -> TinyAutoencoder:
-        """The autoencoder, with random weights."""
         return TinyAutoencoder(self, image_channels)
 
 
@@ -71,15 +69,12 @@ class TinyAutoencoder(VariationalAutoencoder):
         )
 
     def moments(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b kk m n"]:
-        """Means and log-variances of the posterior, along the channels."""
         return self.encoder(images)
 
     def decode(self, z: Float[Tensor, "b k m n"]) -> Float[Tensor, "b c h w"]:
-        """Images, about -1..1, of raw latents."""
         return self.decoder(z)
 
     def compile_parts(self) -> list[nn.Module]:
-        """Both halves."""
         return [self.encoder, self.decoder]
 
 
@@ -91,7 +86,6 @@ class ResidualBlock(nn.Module):
         self.body = nn.Sequential(*_head(channels, channels), *_head(channels, channels))
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """Same shape."""
         return x + self.body(x)
 
 

@@ -53,12 +53,10 @@ class EmbeddedTeacherConfig(Config):
 
     @property
     def dim(self) -> int:
-        """Width of a token."""
         return self.widths[-1]
 
     @property
     def grid(self) -> int:
-        """Tokens along one side."""
         return self.resolution // PATCH
 
 
@@ -106,7 +104,6 @@ class EmbeddedNetwork(nn.Module):
         return self.norm(self.block(local + self.positions))
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
-        """Tokens, row by row from the top left corner."""
         return self.mixed(self.local(images))
 
 
@@ -227,7 +224,6 @@ class EmbeddedTeacher(Teacher):
 
 
 def _convolution(channels: int, width: int) -> nn.Sequential:
-    """3 x 3, batch normalisation, ReLU."""
     return nn.Sequential(
         nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
     )

@@ -64,7 +64,6 @@ class NoTargets:
     def __call__(
         self, images: UInt8[Tensor, "b c h w"], labels: Int64[Tensor, " b"], indices: Int64[Tensor, " b"]
     ) -> list[Float[Tensor, "b _ _"]]:
-        """No tokens."""
         return []
 
 
@@ -81,7 +80,6 @@ class GivenTargets:
     def __call__(
         self, images: UInt8[Tensor, "b c h w"], labels: Int64[Tensor, " b"], indices: Int64[Tensor, " b"]
     ) -> list[Float[Tensor, "b _ _"]]:
-        """Never asked."""
         raise AssertionError("the batch came without the tokens that it should bring along")
 
 
@@ -97,7 +95,6 @@ class OnlineTargets:
     def __call__(
         self, images: UInt8[Tensor, "b c h w"], labels: Int64[Tensor, " b"], indices: Int64[Tensor, " b"]
     ) -> list[Float[Tensor, "b _ _"]]:
-        """The teachers' tokens of ``images``."""
         return extract_visual_features(self.teachers, images)
 
 
@@ -131,7 +128,6 @@ class CachedTargets(_Tables):
     def __call__(
         self, images: UInt8[Tensor, "b c h w"], labels: Int64[Tensor, " b"], indices: Int64[Tensor, " b"]
     ) -> list[Float[Tensor, "b _ _"]]:
-        """The rows of ``indices``."""
         return self._rows(indices)
 
 
@@ -157,7 +153,6 @@ class ClassMeanTargets(_Tables):
     def __call__(
         self, images: UInt8[Tensor, "b c h w"], labels: Int64[Tensor, " b"], indices: Int64[Tensor, " b"]
     ) -> list[Float[Tensor, "b _ _"]]:
-        """The rows of ``labels``."""
         return self._rows(labels)
 
 

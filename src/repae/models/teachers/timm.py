@@ -144,7 +144,6 @@ class TimmTeacher(Teacher):
         return self.network.forward_features(self.preprocess(images))[:, 0].float()  # type: ignore[operator]
 
     def preprocess(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b 3 s s"]:
-        """What the transformer sees of images 0..255."""
         _, channels, height, width = images.shape
         if channels not in (1, 3) or height != width:
             raise UserError(
