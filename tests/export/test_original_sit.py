@@ -7,7 +7,7 @@ from torch import Tensor
 
 from repae.export.original_sit import to_our_time, without_sigma
 from repae.models import SiT, SiTConfig
-from repae.models.backbones.sit import FinalLayer
+from repae.models.backbones.shared import FinalLayer
 
 CONFIG = SiTConfig(input_size=4, in_channels=2, hidden_size=16, depth=2, num_heads=2, num_classes=3)
 
@@ -15,7 +15,7 @@ CONFIG = SiTConfig(input_size=4, in_channels=2, hidden_size=16, depth=2, num_hea
 def original(channels: int) -> SiT:
     """A network as SiT has it: nothing turned, and as many output channels as asked for."""
     sit = SiT(CONFIG)
-    sit.final_layer = FinalLayer(CONFIG.hidden_size, CONFIG.patch_size, channels)
+    sit.final_layer = FinalLayer(CONFIG.hidden_size, CONFIG.patch_size, channels, sit.final_layer.norm_final)
     source = torch.Generator().manual_seed(0)
     for parameter in sit.parameters():
         parameter.data.copy_(0.2 * torch.randn(parameter.shape, generator=source))

@@ -33,7 +33,7 @@ def test_a_joint_checkpoint_shows_everything(joint: Path) -> None:
     found = read_reference(joint)
     assert (found.origin, found.step, found.path) == ("REPA-E", 3, "linear")
     assert found.sizes is not None
-    assert found.sizes.sit == SiTConfig(
+    assert found.sizes.backbone == SiTConfig(
         input_size=8, in_channels=4, hidden_size=48, depth=3, num_heads=4, num_classes=10, class_dropout_prob=0.1
     )
     assert (found.sizes.z_dims, found.sizes.encoder_depth, found.sizes.projector_dim) == ((24, 40), 2, 32)

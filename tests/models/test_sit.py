@@ -9,7 +9,7 @@ from torch import nn
 
 from repae.config import UserError
 from repae.models import Denoiser, SiT, SiTConfig
-from repae.models.backbones.embedders import TimeEmbedder, position_table
+from repae.models.backbones.shared import TimeEmbedder, position_table
 from repae.models.backbones.sit import Attention
 
 SMALL = SiTConfig(input_size=8, patch_size=2, in_channels=3, hidden_size=24, depth=2, num_heads=3, num_classes=5)
@@ -78,7 +78,7 @@ def test_sizes_that_do_not_fit(changes, facts):
 
 def test_unknown_preset():
     """With a suggestion."""
-    with refused(UserError, "'sit-xl-2'", "SiT-{XL,L,B,S}/{1,2,4,8}", "did you mean 'SiT-XL/2'"):
+    with refused(UserError, "'sit-xl-2'", "SiT-XL/1", "SiT-S/8", "did you mean 'SiT-XL/2'"):
         SiTConfig.preset("sit-xl-2")
 
 

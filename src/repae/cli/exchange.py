@@ -9,9 +9,9 @@ from repae.cli.arguments import Arguments, Command, say
 
 _IMPORT_MORE = """\
 FILE is a .pt or .safetensors of the reference (REPA-E): a joint checkpoint, one on a frozen autoencoder, or an
-autoencoder with its -latents-stats.pt and -discriminator-ckpt.pt beside it; or a checkpoint or bare weights of REPA or
-SiT. No code in the file is ever run. The folder is one for `repae sample`, `evaluate`, `export`, and for
-`repae train RECIPE --init-from FOLDER`.
+autoencoder with its -latents-stats.pt and -discriminator-ckpt.pt beside it; or a checkpoint or bare weights of REPA,
+SiT or LightningDiT, the latter with its latents_stats.pt. No code in the file is ever run. The folder is one for
+`repae sample`, `evaluate`, `export`, and for `repae train RECIPE --init-from FOLDER`.
 
   repae import 0400000.pt --out imported/repae
   repae import SiT-XL-2-256x256.pt --vae sd-vae-ft-mse --out imported/sit"""
@@ -84,7 +84,7 @@ def _push(arguments: Arguments) -> None:
 COMMANDS = {
     "import": Command(
         "FILE --out FOLDER [--FIELD VALUE ...]",
-        "take in a checkpoint of the reference, of REPA or of SiT",
+        "take in a checkpoint of the reference, of REPA, SiT or LightningDiT",
         _import,
         more=_IMPORT_MORE,
         fields=_import_fields,

@@ -17,6 +17,7 @@ from repae.export.folders import INDEX, write_pipeline, write_vae
 from repae.export.reference import autoencoder_files, to_reference
 from repae.export.sizes import published_name
 from repae.models.autoencoders import KLConfig, TinyAutoencoder
+from repae.models.backbones import SiTConfig
 from repae.recipes.recipe import Recipe
 from repae.runs.open import ORIGIN, load
 from repae.runs.weights import newest_of, own_part, read_autoencoder
@@ -153,6 +154,8 @@ def _args(recipe: Recipe, meta: dict[str, Any]) -> dict[str, Any]:
         )
     own = recipe.backbone
     sit = own.sized(own.patch_size, recipe.vae.latent_channels, len(meta["class_names"]))
+    if not isinstance(sit, SiTConfig):
+        raise UserError(f"the reference has no backbone of kind {own.kind!r}; export with --format diffusers")
     weights = recipe.method.model_dump(exclude={"kind"})
     return {
         "exp_name": recipe.name,

@@ -1,19 +1,19 @@
-"""Files of the reference, of REPA and of SiT as folders that every command opens: a recipe and one checkpoint."""
+"""Files of the reference, of REPA, SiT and LightningDiT as folders that every command opens."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import PositiveInt
 
 from repae.config import Config, UserError, write_atomic
 from repae.data import DigitsConfig, FolderConfig
-from repae.export.reference import Contents, read_reference
+from repae.export.reference import Contents, Origin, read_reference
 from repae.models.autoencoders import Autoencoder, KLConfig
-from repae.models.backbones import SiTBackbone
+from repae.models.backbones.base import BACKBONES
 from repae.models.teachers.catalogue import CATALOGUE, short_name
 from repae.models.teachers.timm import TimmTeacherConfig
 from repae.recipes.recipe import Recipe, RuntimeConfig
@@ -31,7 +31,8 @@ class ImportSettings(Config):
     Attributes:
         out: the folder to make.
         vae: the autoencoder that a generator without one was trained on: a folder of diffusers or of a run, or a file.
-        statistics: a -latents-stats.pt file, where the file's own neighbour is not the right one or there is none.
+        statistics: a -latents-stats.pt or latents_stats.pt file, where the file's own neighbour is not the right one
+            or there is none.
         num_heads: attention heads of a generator of no published size.
         origin: REPA or SiT, where the weights do not show whose they are: time runs in opposite directions.
         data: folder of the images it was trained on, for `repae evaluate`.
@@ -41,7 +42,7 @@ class ImportSettings(Config):
     vae: str | None = None
     statistics: str | None = None
     num_heads: PositiveInt | None = None
-    origin: Literal["REPA-E", "REPA", "SiT"] | None = None
+    origin: Origin | None = None
     data: str | None = None
 
 
@@ -137,10 +138,10 @@ def _recipe(contents: Contents, name: str, file: Path, settings: ImportSettings)
     args, sizes = contents.settings, contents.sizes
     resolution = int(args.get("resolution") or 256)
     if sizes is not None:
-        resolution = sizes.sit.input_size * vae.factor
-        if sizes.sit.in_channels != vae.latent_channels:
+        resolution = sizes.backbone.input_size * vae.factor
+        if sizes.backbone.in_channels != vae.latent_channels:
             raise UserError(
-                f"the generator takes latents of {sizes.sit.in_channels} channels, the autoencoder makes "
+                f"the generator takes latents of {sizes.backbone.in_channels} channels, the autoencoder makes "
                 f"{vae.latent_channels}; they do not belong together"
             )
     folder = FolderConfig(path=settings.data or "data/imagenet/train", resolution=resolution)
@@ -165,12 +166,12 @@ def _recipe(contents: Contents, name: str, file: Path, settings: ImportSettings)
         "bundle": "reference" if sizes is not None else "live",
     }
     if sizes is not None:
-        own = set(SiTBackbone.model_fields)
-        kept = {key: value for key, value in sizes.sit.model_dump().items() if key in own}
+        own = BACKBONES.members[sizes.backbone.kind]
+        kept = {key: value for key, value in sizes.backbone.model_dump().items() if key in own.model_fields}
         fields |= {
-            "backbone": SiTBackbone(**kept, encoder_depth=sizes.encoder_depth, projector_dim=sizes.projector_dim),
+            "backbone": own(**kept, encoder_depth=sizes.encoder_depth, projector_dim=sizes.projector_dim),
             "path": {"kind": contents.path},
-            "num_classes": sizes.sit.num_classes,
+            "num_classes": sizes.backbone.num_classes,
             "teachers": teachers,
             "latent_norm": LatentNormConfig(momentum=float(args.get("bn_momentum") or 0.1)),
         }
@@ -217,5 +218,7 @@ def _parts(contents: Contents) -> dict[str, _Held]:
 def _sizes(vae: Autoencoder) -> KLConfig:
     config = getattr(vae, "config", None)
     if not isinstance(config, KLConfig):
-        raise UserError("generators of REPA and SiT belong to KL autoencoders; --vae names one of another kind")
+        raise UserError(
+            "generators of REPA, SiT and LightningDiT belong to KL autoencoders; --vae names one of another kind"
+        )
     return config

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from repae.config import UserError, write_atomic
+from repae.export.transformers import STANDALONE, read_backbone_config, transformer_of
 from repae.flow import Euler, EulerMaruyama, Guidance, Heun, Sampler
 from repae.models.autoencoders import (
     Autoencoder,
@@ -25,7 +26,6 @@ from repae.models.autoencoders import (
     TinyConfig,
 )
 from repae.models.autoencoders.families import KL
-from repae.models.backbones.sit import SiT, SiTConfig
 from repae.models.bundle import Bundle
 from repae.models.denoiser import Denoiser
 from repae.models.latent_norm import LatentNorm
@@ -107,7 +107,7 @@ def write_pipeline(
     index = {
         "_class_name": ["pipeline", "SiTPipeline"],
         "_diffusers_version": _diffusers_version(),
-        "transformer": ["sit_transformer", "SiTTransformer2DModel"],
+        "transformer": list(STANDALONE[bundle.denoiser.backbone.config.kind]),
         "vae": ["tiny_autoencoder", "TinyAutoencoder"] if tiny else ["diffusers", "AutoencoderKL"],
         "path": path,
         "sampler": sampler.model_dump()["kind"],
@@ -135,19 +135,7 @@ def read_pipeline(folder: Path) -> tuple[Bundle, dict[str, Any]]:
     if norm is None:
         raise UserError(f"{folder / 'vae'} has no latents_mean and latents_std; export it again")
     config = read_json(folder / "transformer" / "config.json")
-    sit = SiTConfig(
-        input_size=config["sample_size"],
-        patch_size=config["patch_size"],
-        in_channels=config["in_channels"],
-        hidden_size=config["num_attention_heads"] * config["attention_head_dim"],
-        depth=config["num_layers"],
-        num_heads=config["num_attention_heads"],
-        mlp_ratio=config["mlp_ratio"],
-        num_classes=config["num_classes"],
-        class_dropout_prob=0.1 if config["null_class"] else 0.0,
-        qk_norm=config["qk_norm"],
-    )
-    denoiser = Denoiser(SiT(sit), [], 1, 1)
+    denoiser = Denoiser(read_backbone_config(config).build(), [], 1, 1)
     state = read_file(folder / "transformer" / WEIGHTS)
     _load(denoiser, {f"backbone.{name}": value for name, value in state.items()}, folder / "transformer")
     return Bundle("export", denoiser, vae, norm), index
@@ -206,26 +194,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _write_transformer(folder: Path, bundle: Bundle) -> None:
-    from repae.export.standalone.sit_transformer import SiTTransformer2DModel
-
-    sit = bundle.denoiser.backbone
-    assert isinstance(sit, SiT), type(sit)
-    model = SiTTransformer2DModel(
-        sample_size=sit.config.input_size,
-        patch_size=sit.config.patch_size,
-        in_channels=sit.config.in_channels,
-        num_layers=sit.config.depth,
-        num_attention_heads=sit.config.num_heads,
-        attention_head_dim=sit.config.hidden_size // sit.config.num_heads,
-        mlp_ratio=sit.config.mlp_ratio,
-        num_classes=sit.config.num_classes,
-        null_class=sit.config.null_label is not None,
-        qk_norm=sit.config.qk_norm,
-        vae_digest=short_digest(bundle.vae.state_dict()),
-    )
-    model.load_state_dict(sit.state_dict())
+    model = transformer_of(bundle.denoiser.backbone, short_digest(bundle.vae.state_dict()))
     model.save_pretrained(folder)
-    _carry(folder, "sit_transformer")
+    _carry(folder, type(model).__module__.rpartition(".")[2])
 
 
 def _carry(folder: Path, module: str) -> None:

@@ -176,11 +176,11 @@ def _contents(contents: Contents) -> Inspection:
     what = f"checkpoint of {contents.origin}" if contents.origin else "autoencoder of the reference"
     found = Inspection(what, parts=_parts({part: contents.parts[part] for part in PLAYERS if part in contents.parts}))
     if contents.sizes is not None:
-        sit = contents.sizes.sit
+        own = contents.sizes.backbone
         found.facts |= {
             "step": f"{contents.step:,}",
-            "denoiser": f"depth {sit.depth}, width {sit.hidden_size}, {sit.num_heads} heads, patch {sit.patch_size}, "
-            f"latent {sit.in_channels} x {sit.input_size} x {sit.input_size}, {sit.num_classes} classes",
+            "denoiser": f"depth {own.depth}, width {own.hidden_size}, {own.num_heads} heads, patch {own.patch_size}, "
+            f"latent {own.in_channels} x {own.input_size} x {own.input_size}, {own.num_classes} classes",
         }
     if contents.vae is not None:
         kl, channels = contents.vae

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from repae.models.backbones.embedders import TimeEmbedder
+from repae.models.backbones.shared import TimeEmbedder
 
 State = Mapping[str, Tensor]
 

@@ -1,14 +1,16 @@
-"""Files of the reference, of REPA and of SiT: what they hold, in our parts, and our parts in their layout again.
+"""Files of the reference, of REPA, SiT and LightningDiT: what they hold, in our parts, and in their layout again.
 
 Layouts (a dict written by ``torch.save``):
 
 - REPA-E, joint: ``model``, ``ema``, ``vae``, ``discriminator``, ``opt``, ``opt_vae``, ``opt_disc``, ``args``, and
   ``steps``; on a frozen autoencoder the same without the autoencoder's players. ``model`` and ``ema`` hold statistics.
 - REPA: ``model``, ``ema``, ``opt``, ``args``, ``steps``; SiT: without ``steps``. No statistics: both scale by .18215.
-- a bare state dict of a SiT, or of an autoencoder with ``NAME-latents-stats.pt`` and ``NAME-discriminator-ckpt.pt``.
+- LightningDiT: ``model``, ``ema``, ``opt``, ``config``, or ``ema`` alone; see `repae.export.lightning`.
+- a bare state dict of a SiT or LightningDiT.
+- a bare state dict of an autoencoder, with ``NAME-latents-stats.pt`` and ``NAME-discriminator-ckpt.pt``.
 
-Time runs from data to noise in REPA-E and REPA as it does here. SiT's runs the other way and is turned round; see
-`repae.export.original_sit`.
+Time runs from data to noise in REPA-E and REPA as it does here. SiT's and LightningDiT's runs the other way and is
+turned round; see `repae.export.original_sit`.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import torch
 from torch import Tensor
 
 from repae.config import UserError
+from repae.export.lightning import denoiser_from_lightning, is_lightning, lightning_sizes
 from repae.export.original_sit import to_our_time, without_sigma
 from repae.export.sizes import GeneratorSizes, discriminator_sizes, generator_sizes
 from repae.models.autoencoders import KLConfig
@@ -41,7 +44,7 @@ from repae.models.reference_keys import (
 from repae.models.weight_files import is_state, read_file
 
 State = dict[str, Any]
-Origin = Literal["REPA-E", "REPA", "SiT"]
+Origin = Literal["REPA-E", "REPA", "SiT", "LightningDiT"]
 
 SD_SCALE, SD_CHANNELS = 0.18215, 4
 """What REPA and SiT multiply the latents of Stable Diffusion's autoencoder by, and its channels."""
@@ -110,10 +113,12 @@ def read_reference(
     held = _unwrapped(held)
     if "x_embedder.proj.weight" in held:
         contents = _checkpoint({"model": held, "ema": held}, file, num_heads, origin, statistics)
-        contents.extra["layout"] = ["bare"]
+        if contents.extra:
+            contents.extra["layout"] = ["bare"]
         return contents
     names = ", ".join(list(held)[:6])
-    raise UserError(f"{file} has no layout that is known here (REPA-E, REPA, SiT, an autoencoder); it holds {names}")
+    known = "REPA-E, REPA, SiT, LightningDiT, an autoencoder"
+    raise UserError(f"{file} has no layout that is known here ({known}); it holds {names}")
 
 
 def to_reference(parts: Mapping[str, State], bundle: tuple[str, str, str], args: Mapping[str, Any], step: int) -> State:
@@ -168,6 +173,9 @@ def autoencoder_files(parts: Mapping[str, State], bundle: tuple[str, str, str]) 
 def _checkpoint(
     held: State, file: Path, num_heads: int | None, origin: Origin | None, statistics: Path | None
 ) -> Contents:
+    named = [_unwrapped(held[name]) for name in _TRAINED if is_state(held.get(name))]
+    if is_lightning(named[0]):
+        return _lightning(held, named, file, origin, statistics)
     args = held.get("args")
     settings = _plain(dict(vars(args)), file) if isinstance(args, argparse.Namespace) else {}
     states = {name: _with_projectors(_unwrapped(held[name])) for name in _TRAINED if is_state(held.get(name))}
@@ -179,7 +187,7 @@ def _checkpoint(
     contents.extra = {"origin": known, "layout": list(held), "args": settings}
     norms = {}
     if known != "REPA-E":
-        norms = _norm_entries(sizes.sit.in_channels, statistics, contents)
+        norms = _norm_entries(sizes.backbone.in_channels, statistics, contents)
     for name, prefix in (("model", ""), ("ema", "ema_")):
         state = states.get(name, first)
         if known == "SiT":
@@ -187,6 +195,37 @@ def _checkpoint(
         denoiser, norm = sit_from_reference({**state, **norms})
         contents.parts |= {f"{prefix}denoiser": denoiser, f"{prefix}latent_norm": norm}
     _players(held, contents)
+    return contents
+
+
+def _lightning(held: State, named: list[State], file: Path, origin: Origin | None, statistics: Path | None) -> Contents:
+    """LightningDiT's: ``named`` are its ``model`` and its ``ema``, or either."""
+    if origin not in (None, "LightningDiT"):
+        raise UserError(f"{file} is called {origin}'s, and its keys are LightningDiT's; leave --origin out")
+    config = held.get("config")
+    config = config if isinstance(config, dict) else {}
+    beside = file.with_name("latents_stats.pt")
+    chosen = statistics or (beside if beside.is_file() else None)
+    if chosen is None:
+        raise UserError(
+            f"{file} holds no statistics of latents, and there is no latents_stats.pt beside it; "
+            "give the file that it was trained with: --statistics latents_stats.pt"
+        )
+    sizes = lightning_sizes(named[-1], config)
+    read = read_statistics(chosen)
+    norm = LatentNorm(sizes.in_channels)
+    std = (read["latents_scale"].flatten().double() * float(config.get("data", {}).get("latent_multiplier", 1))) ** -1
+    norm.set_statistics(read["latents_bias"].flatten(), (std.square() - norm.eps).clamp_min(1e-12).sqrt())
+    contents = Contents("LightningDiT", step=_step(held, file))
+    contents.sizes = GeneratorSizes(sizes, (), min(8, sizes.depth), 2048, sizes.in_channels)
+    for state, prefix in ((named[0], ""), (named[-1], "ema_")):
+        contents.parts[f"{prefix}denoiser"] = denoiser_from_lightning(state, sizes)
+        contents.parts[f"{prefix}latent_norm"] = norm.state_dict()
+    contents.notes += [
+        "LightningDiT's time runs from noise to data: time and velocity are turned round, folded into two layers",
+        f"statistics: {chosen.name}",
+        "its optimiser's moments are left behind: they belong to the weights before the turn",
+    ]
     return contents
 
 
@@ -228,10 +267,14 @@ def _autoencoder(held: State, file: Path, statistics: Path | None) -> Contents:
 def read_statistics(file: Path) -> dict[str, Tensor]:
     """``latents_scale`` and ``latents_bias`` of a file: normalised = (latent - bias) * scale, per channel.
 
+    LightningDiT's ``latents_stats.pt`` says the same as ``mean`` and ``std``.
+
     Raises:
         UserError: there are none.
     """
     held = read_file(file)
+    if is_state(held) and held.keys() == {"mean", "std"}:
+        return {"latents_scale": held["std"].reciprocal(), "latents_bias": held["mean"]}
     if not is_state(held) or held.keys() != {"latents_scale", "latents_bias"}:
         raise UserError(f"{file} holds no latent statistics: latents_scale and latents_bias are wanted")
     return held
@@ -265,7 +308,7 @@ def _origin(
         shown: Origin | None = "REPA-E"
     elif sizes.z_dims or "enc_type" in settings:
         shown = "REPA"
-    elif sizes.out_channels == 2 * sizes.sit.in_channels or "sample_eps" in settings:
+    elif sizes.out_channels == 2 * sizes.backbone.in_channels or "sample_eps" in settings:
         shown = "SiT"
     else:
         shown = None
@@ -278,15 +321,15 @@ def _origin(
         )
     known = shown or told
     assert known is not None
-    if known != "SiT" and sizes.out_channels != sizes.sit.in_channels:
-        raise UserError(f"{file} predicts {sizes.out_channels} channels for latents of {sizes.sit.in_channels}")
+    if known != "SiT" and sizes.out_channels != sizes.backbone.in_channels:
+        raise UserError(f"{file} predicts {sizes.out_channels} channels for latents of {sizes.backbone.in_channels}")
     return known
 
 
 def _turned(state: Mapping[str, Tensor], sizes: GeneratorSizes, contents: Contents) -> dict[str, Tensor]:
     notes = ["SiT's time runs from noise to data: time and velocity are turned round, folded into two layers"]
-    if sizes.out_channels != sizes.sit.in_channels:
-        state = without_sigma(state, sizes.sit.in_channels)
+    if sizes.out_channels != sizes.backbone.in_channels:
+        state = without_sigma(state, sizes.backbone.in_channels)
         notes.append("its second half of output channels, which nothing reads, is left out")
     contents.notes += [note for note in notes if note not in contents.notes]
     return to_our_time(state)

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from repae.config import UserError
-from repae.models.backbones.sit import SiTConfig
+from repae.models.backbones import BackboneConfig, SiTConfig
 from repae.models.discriminator import PatchGANConfig
 
 State = Mapping[str, Tensor]
@@ -21,9 +21,9 @@ _PUBLISHED = ("SiT-XL/2", "SiT-L/2", "SiT-B/2", "SiT-S/2")
 
 @dataclass(frozen=True)
 class GeneratorSizes:
-    """A denoiser's sizes; ``out_channels`` is twice ``sit.in_channels`` where a variance is predicted as well."""
+    """A denoiser's sizes; ``out_channels`` is twice ``backbone.in_channels`` where a variance is predicted as well."""
 
-    sit: SiTConfig
+    backbone: BackboneConfig
     z_dims: tuple[int, ...]
     encoder_depth: int
     projector_dim: int
@@ -68,7 +68,7 @@ def generator_sizes(state: State, settings: Mapping[str, Any], num_heads: int | 
         qk_norm="blocks.0.attn.q_norm.weight" in state,
     )
     return GeneratorSizes(
-        sit=sit,
+        backbone=sit,
         z_dims=tuple(projectors),
         encoder_depth=min(int(settings.get("encoder_depth") or 8), depth),
         projector_dim=hidden,

@@ -17,7 +17,7 @@ from repae.models.autoencoders import (
     TinyConfig,
     VariationalAutoencoder,
 )
-from repae.models.backbones import Backbone, SiT, SiTConfig
+from repae.models.backbones import Backbone, LightningConfig, LightningDiT, SiT, SiTConfig
 from repae.models.bundle import Bundle
 from repae.models.denoiser import Denoiser
 from repae.models.discriminator import GlobalBatchNorm2d, PatchGAN, PatchGANConfig, weights_init
@@ -40,6 +40,8 @@ __all__ = [
     "KLAutoencoder",
     "KLConfig",
     "LatentNorm",
+    "LightningConfig",
+    "LightningDiT",
     "PatchGAN",
     "PatchGANConfig",
     "Projector",

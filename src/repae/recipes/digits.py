@@ -5,7 +5,7 @@ from __future__ import annotations
 from repae.data import FolderConfig
 from repae.losses.autoencoder import AutoencoderLossConfig
 from repae.models.autoencoders import DiffusersConfig, TinyConfig
-from repae.models.backbones import SiTBackbone
+from repae.models.backbones import LightningBackbone, SiTBackbone
 from repae.recipes.recipe import (
     EmbeddedTeacherTraining,
     FromScratch,
@@ -92,6 +92,12 @@ def _methods(joint: Recipe) -> list[Recipe]:
         joint.replace(
             name="digits-sit", about="Plain SiT on the digits: no teacher, on the frozen warmed-up VAE.",
             method=Repa(proj_coeff=0.0), teachers=(),
+        ),
+        joint.replace(
+            name="digits-lightning", about="REPA-E on the digits with another backbone: LightningDiT.",
+            backbone=LightningBackbone(
+                hidden_size=96, depth=4, num_heads=4, patch_size=2, encoder_depth=2, projector_dim=192
+            ),
         ),
         joint.replace(
             name="digits-naive",

@@ -1,8 +1,22 @@
-"""Transformers that predict velocities, behind one interface."""
+"""Transformers that predict velocities, behind one interface; each file registers its kind."""
 
-from repae.models.backbones.base import Backbone, BackboneConfig, BackboneSetup
+from typing import Annotated
+
+from repae.models.backbones.base import BACKBONES, Backbone, BackboneConfig, BackboneSetup
+from repae.models.backbones.lightning import LightningBackbone, LightningConfig, LightningDiT
 from repae.models.backbones.sit import SiT, SiTBackbone, SiTConfig
 
-AnyBackbone = SiTBackbone
+AnyBackbone = Annotated[BackboneSetup, BACKBONES]
 
-__all__ = ["AnyBackbone", "Backbone", "BackboneConfig", "BackboneSetup", "SiT", "SiTBackbone", "SiTConfig"]
+__all__ = [
+    "AnyBackbone",
+    "Backbone",
+    "BackboneConfig",
+    "BackboneSetup",
+    "LightningBackbone",
+    "LightningConfig",
+    "LightningDiT",
+    "SiT",
+    "SiTBackbone",
+    "SiTConfig",
+]

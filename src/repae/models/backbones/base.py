@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from repae.config import Config, UserError
+from repae.config import Config, UserError, suggest
+from repae.config.registry import Registry
 from repae.models.projector import MLP, AnyProjector
+
+BACKBONES = Registry("backbone")
+"""The kinds of `BackboneSetup`: a recipe's field ``backbone``."""
 
 
 class BackboneConfig(Config):
-    """Sizes of a backbone for given latents and classes.
+    """Sizes of a backbone for given latents and classes; ``kind`` is that of its `BackboneSetup`.
 
     Attributes:
         input_size: side of the square latent.
@@ -25,6 +30,8 @@ class BackboneConfig(Config):
         num_classes: labels are 0..num_classes-1.
         class_dropout_prob: share of labels replaced by the null label in training; above 0 there is a null label.
     """
+
+    kind: ClassVar[str]
 
     input_size: int = Field(default=32, ge=1)
     patch_size: int = Field(default=2, ge=1)
@@ -169,6 +176,17 @@ class Backbone(nn.Module, ABC):
         if drop is None and self.training and self.config.null_label is not None:
             drop = torch.rand(y.shape, device=y.device) < self.config.class_dropout_prob
         return y if drop is None else torch.where(drop, self.config.num_classes, y)
+
+
+def preset_sizes(family: str, named: Mapping[str, tuple[int, int, int, int]], name: str) -> dict[str, Any]:
+    """Depth, width, heads and patch of a published size, as fields.
+
+    Raises:
+        UserError: for an unknown name, with a suggestion.
+    """
+    if name not in named:
+        raise UserError(f"{name!r} is not a {family} preset; allowed: {', '.join(named)}{suggest(name, named)}")
+    return dict(zip(("depth", "hidden_size", "num_heads", "patch_size"), named[name]))
 
 
 def _nearest_divisor(number: int, to: int) -> int:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
-from repae.config import UserError, suggest
-from repae.models.backbones.base import Backbone, BackboneConfig, BackboneSetup
-from repae.models.backbones.embedders import (
+from repae.models.backbones.base import BACKBONES, Backbone, BackboneConfig, BackboneSetup, preset_sizes
+from repae.models.backbones.shared import (
+    FinalLayer,
     LabelEmbedder,
     PatchEmbedder,
     TimeEmbedder,
@@ -24,7 +24,7 @@ from repae.models.layers import linear
 _SIZES = {"XL": (28, 1152, 16), "L": (24, 1024, 16), "B": (12, 768, 12), "S": (12, 384, 6)}
 """Depth, width and heads of the published sizes."""
 
-_PATCHES = (1, 2, 4, 8)
+_PRESETS = {f"SiT-{name}/{patch}": (*sizes, patch) for name, sizes in _SIZES.items() for patch in (1, 2, 4, 8)}
 
 
 class SiTConfig(BackboneConfig):
@@ -35,6 +35,8 @@ class SiTConfig(BackboneConfig):
         qk_norm: LayerNorm of queries and keys, per head.
         fused_attn: torch's fused attention instead of explicit products.
     """
+
+    kind: ClassVar[str] = "sit"
 
     mlp_ratio: float = Field(default=4.0, gt=0)
     qk_norm: bool = False
@@ -47,13 +49,16 @@ class SiTConfig(BackboneConfig):
         Raises:
             UserError: for an unknown name (with a suggestion) or a value that is not allowed.
         """
-        return cls(**(_preset(name) | changes))
+        return cls(**(preset_sizes("SiT", _PRESETS, name) | changes))
 
     def build(self) -> SiT:
         return SiT(self)
 
 
+@BACKBONES.register
 class SiTBackbone(BackboneSetup):
+    __doc__ = BackboneSetup.__doc__
+
     kind: Literal["sit"] = "sit"  # type: ignore[assignment]
     mlp_ratio: float = Field(default=4.0, gt=0)
     qk_norm: bool = False
@@ -62,7 +67,7 @@ class SiTBackbone(BackboneSetup):
     @classmethod
     def preset(cls, name: str, **changes: Any) -> SiTBackbone:
         """The published sizes by name, such as ``SiT-XL/2``. Raises as `SiTConfig.preset`."""
-        return cls(**(_preset(name) | changes))
+        return cls(**(preset_sizes("SiT", _PRESETS, name) | changes))
 
     def sized(self, input_size: int, in_channels: int, num_classes: int) -> SiTConfig:
         return SiTConfig(input_size=input_size, in_channels=in_channels, num_classes=num_classes, **self.architecture())
@@ -89,7 +94,9 @@ class SiT(Backbone):
             Block(width, c.num_heads, int(width * c.mlp_ratio), qk_norm=c.qk_norm, fused=c.fused_attn)
             for _ in range(c.depth)
         )
-        self.final_layer = FinalLayer(width, c.patch_size, c.in_channels)
+        self.final_layer = FinalLayer(
+            width, c.patch_size, c.in_channels, nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        )
 
     @property
     def config(self) -> SiTConfig:
@@ -118,18 +125,6 @@ class SiT(Backbone):
 
     def repeated_parts(self) -> list[nn.Module]:
         return list(self.blocks)
-
-
-def _preset(name: str) -> dict[str, Any]:
-    names = {f"SiT-{size}/{patch}": (size, patch) for size in _SIZES for patch in _PATCHES}
-    if name not in names:
-        raise UserError(
-            f"{name!r} is not a SiT preset; allowed: SiT-{{{','.join(_SIZES)}}}/{{{','.join(map(str, _PATCHES))}}}"
-            f"{suggest(name, names)}"
-        )
-    size, patch = names[name]
-    depth, width, heads = _SIZES[size]
-    return {"patch_size": patch, "depth": depth, "hidden_size": width, "num_heads": heads}
 
 
 class Attention(nn.Module):
@@ -186,18 +181,3 @@ class Block(nn.Module):
         shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = modulation
         x = x + gate_attn * self.attn(modulate(self.norm1(x), shift_attn, scale_attn))
         return x + gate_mlp * self.mlp(modulate(self.norm2(x), shift_mlp, scale_mlp))
-
-
-class FinalLayer(nn.Module):
-    """Tokens to patches of velocity."""
-
-    def __init__(self, width: int, patch_size: int, channels: int) -> None:
-        super().__init__()
-        self.norm_final = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
-        self.linear = linear(width, patch_size * patch_size * channels, std=0.0)
-        self.adaLN_modulation = nn.Sequential(nn.SiLU(), linear(width, 2 * width, std=0.0))
-
-    def forward(self, x: Float[Tensor, "b n d"], condition: Float[Tensor, "b d"]) -> Float[Tensor, "b n k"]:
-        """Patches with the layout (row, column, channel)."""
-        shift, scale = self.adaLN_modulation(condition).unsqueeze(1).chunk(2, dim=2)
-        return self.linear(modulate(self.norm_final(x), shift, scale))

@@ -18,7 +18,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from repae.config import Config, UserError, check, write_atomic
-from repae.models.backbones.embedders import position_table
+from repae.models.backbones.shared import position_table
 from repae.models.teachers.base import Teacher
 
 PATCH = 8

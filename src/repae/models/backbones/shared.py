@@ -1,4 +1,4 @@
-"""What backbones share: patches, times and labels as vectors of their width, and the table of places."""
+"""What backbones share: patches, times and labels as vectors, the table of places, and tokens as latents again."""
 
 from __future__ import annotations
 
@@ -57,6 +57,21 @@ class LabelEmbedder(nn.Module):
     def forward(self, y: Int[Tensor, " b"]) -> Float[Tensor, "b d"]:
         """Vector of each label."""
         return self.embedding_table(y)
+
+
+class FinalLayer(nn.Module):
+    """Normalised tokens, shifted and scaled by the condition, to patches of velocity."""
+
+    def __init__(self, width: int, patch_size: int, channels: int, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm_final = norm
+        self.linear = linear(width, patch_size * patch_size * channels, std=0.0)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), linear(width, 2 * width, std=0.0))
+
+    def forward(self, x: Float[Tensor, "b n d"], condition: Float[Tensor, "b d"]) -> Float[Tensor, "b n k"]:
+        """Patches with the layout (row, column, channel)."""
+        shift, scale = self.adaLN_modulation(condition).unsqueeze(1).chunk(2, dim=2)
+        return self.linear(modulate(self.norm_final(x), shift, scale))
 
 
 def position_table(width: int, side: int) -> Float[Tensor, "1 n d"]:
