@@ -239,3 +239,44 @@ def test_links_between_pages_lead_somewhere() -> None:
                 titles = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), flags=re.MULTILINE)
                 anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
                 assert heading in anchors, f"{_name(page)}: {link} names no heading"
+
+
+def _names_in_a_switch(tree: ast.AST) -> Iterator[tuple[int, set[str]]]:
+    """The classes named in ``isinstance``, ``issubclass``, ``type(x) is C`` and ``case C():``, with their lines."""
+    for node in ast.walk(tree):
+        asked: list[ast.AST] = []
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            asked = [*node.args[1:2]] if node.func.id in ("isinstance", "issubclass") else []
+        elif isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            types = [side for side in sides if isinstance(side, ast.Call) and ast.unparse(side.func) == "type"]
+            asked = [side for side in sides if side not in types] if types else []
+        elif isinstance(node, ast.MatchClass):
+            asked = [node.cls]
+        names = (part for one in asked for part in ast.walk(one))
+        found = {part.attr if isinstance(part, ast.Attribute) else getattr(part, "id", "") for part in names}
+        if found:
+            yield getattr(node, "lineno", getattr(node, "end_lineno", 0)), found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=_name)
+def test_nobody_asks_of_which_class_a_method_or_its_step_is(path: Path) -> None:
+    """What a method is, its traits say; then a method is one file, and a new one needs no other."""
+    folder = ROOT / "src" / "repae" / "training" / "methods"
+    of_methods = {
+        node.name
+        for file in [*folder.glob("*.py"), folder.parent / "method.py", folder.parent / "joint.py"]
+        for node in ast.parse(file.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef)
+    }
+    assert {"RepaE", "RepaEStep", "Repa", "RepaStep", "Naive", "VaeOnly", "VaeStep", "MethodStep"} <= of_methods
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    own = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
+    for line, names in _names_in_a_switch(tree):
+        assert not names & of_methods - own, f"{_name(path)}:{line} asks for {names & of_methods}; ask method.traits"
+    for node in ast.walk(tree):
+        parts = ast.walk(node) if isinstance(node, (ast.Compare, ast.Match)) else ()
+        asked = [ast.unparse(part) for part in parts if isinstance(part, (ast.Attribute, ast.Constant))]
+        assert not [text for text in asked if text.strip("'").endswith("method.kind")], (
+            f"{_name(path)} compares a method's kind; ask method.traits"
+        )

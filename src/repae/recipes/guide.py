@@ -176,7 +176,7 @@ def _numbers(recipe: Recipe) -> dict[str, float]:
     if not traits.generates:
         used = {name: value for name, value in used.items() if not name.startswith(("latent_norm.", "backbone."))}
     if not traits.reconstructs:
-        used = {name: used[name] for name in ("method.proj_coeff", "backbone.encoder_depth")}
+        used = {name: value for name, value in used.items() if name in ("method.proj_coeff", "backbone.encoder_depth")}
     if used.get("method.proj_coeff") and "method.vae_align_proj_coeff" in used:
         used["ratio"] = used["method.vae_align_proj_coeff"] / used["method.proj_coeff"]
     return used
