@@ -6,6 +6,7 @@ import ast
 import inspect
 import itertools
 import re
+import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ else:
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "src" / "repae").rglob("*.py"))
 FILE_LINES, FUNCTION_LINES = 400, 60
+ROOM_LINES, RECIPES_LINES, MEDIAN_LINES = 4300, 1500, 110
 TEXT = {".py", ".md", ".toml", ".yml", ".yaml", ".txt", ".cff", ".json", ".sh", ""}
 MACHINE_PATH = re.compile(r"(?<![A-Za-z0-9_.\w])/(?:tmp|root|work|home|Users|mnt|opt)/")
 REGISTRY = re.compile("|".join(["py" + "pi[.]org", "python" + "hosted", "registry[.]npm" + "js", "deb[.]deb" + "ian"]))
@@ -280,3 +282,28 @@ def test_nobody_asks_of_which_class_a_method_or_its_step_is(path: Path) -> None:
         assert not [text for text in asked if text.strip("'").endswith("method.kind")], (
             f"{_name(path)} compares a method's kind; ask method.traits"
         )
+
+
+def test_a_public_class_has_its_name_alone() -> None:
+    """A name leads to one class: what people read, search for and see in errors. Exported code repeats ours on purpose.
+    No file is called `words`, which says nothing of what is in it."""
+    places: dict[str, list[str]] = {}
+    for path in SOURCES:
+        assert path.stem != "words", f"{_name(path)}: name it after what is in it"
+        if "standalone" not in path.parts:
+            for node in ast.parse(path.read_text(encoding="utf-8")).body:
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    places.setdefault(node.name, []).append(_name(path))
+    assert not {name: paths for name, paths in places.items() if len(paths) > 1}
+
+
+def test_no_room_outgrows_the_others() -> None:
+    """Recipes stay data; a room that a newcomer cannot survey is two; most files are read at one sitting."""
+    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES}
+    rooms: dict[str, int] = {}
+    for path, count in lines.items():
+        room = path.relative_to(ROOT / "src" / "repae").parts[0]
+        rooms[room] = rooms.get(room, 0) + count
+    assert rooms["recipes"] <= RECIPES_LINES
+    assert not {room: count for room, count in rooms.items() if count > ROOM_LINES}
+    assert statistics.median(lines.values()) <= MEDIAN_LINES

@@ -24,14 +24,14 @@ from repae.data import FolderConfig, ShardsConfig, centre_crop
 from repae.data.decode import orientation
 from repae.data.shard_folder import ShardFolder, sidecar_file
 from repae.data.shard_writer import ShardWriter, _FieldFile
-from repae.preparation.images import SHARD_BYTES, PrepareConfig, Prepared, default_per_shard, prepare
+from repae.preparation.images import SHARD_BYTES, PrepareConfig, PreparedImages, default_per_shard, prepare
 from repae.preparation.part import MachinePart
 from repae.preparation.verify import verify
 
 Photos = Callable[..., Path]
 
 
-def run(source: Path, out: Path, **options: Any) -> Prepared:
+def run(source: Path, out: Path, **options: Any) -> PreparedImages:
     config = PrepareConfig(**{"resolution": 8, "per_shard": 2, "workers": 1, **options})
     return prepare(FolderConfig(path=str(source)), out, config, say=lambda _: None)
 

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from repae.config.options import from_options
-from repae.preparation.images import PrepareConfig, Prepared, prepare
+from repae.preparation.images import PrepareConfig, PreparedImages, prepare
 from repae.recipes.sources import DATA, image_source
 
 
 def prepare_source(
     source: str, out: Path, options: Mapping[str, str | None], report: Callable[[str], None]
-) -> Prepared:
+) -> PreparedImages:
     """Prepares what lies at ``source``; options ``--data.FIELD`` say how to read it, the others how to write it.
 
     Raises:

@@ -56,7 +56,7 @@ class PrepareConfig(Config):
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedImages:
     """What a call did. `manifest` is None while parts of other machines are missing, `lacking` says how many shards."""
 
     folder: Path
@@ -69,7 +69,9 @@ class Prepared:
         return summary(self.folder, self.manifest, self.lacking, self.images, self.seconds)
 
 
-def prepare(source: PixelsConfig, out: Path, config: PrepareConfig, say: Callable[[str], None] = print) -> Prepared:
+def prepare(
+    source: PixelsConfig, out: Path, config: PrepareConfig, say: Callable[[str], None] = print
+) -> PreparedImages:
     """Crops every image of ``source`` and writes it into ``out``; goes on where a killed call stopped.
 
     The files depend on source, resolution, ``per_shard``, ``upright``, ``most_pixels`` and the versions of Pillow and
@@ -103,7 +105,7 @@ def prepare(source: PixelsConfig, out: Path, config: PrepareConfig, say: Callabl
                 write_sheet(out, corner)
     except OSError as error:
         raise _failed(error, out, plan) from error
-    return Prepared(out, manifest, lacking, done, time.monotonic() - began)
+    return PreparedImages(out, manifest, lacking, done, time.monotonic() - began)
 
 
 def plan_of(images: ImageDataset, config: PrepareConfig) -> ShardPlan:
