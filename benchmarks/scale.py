@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from repae.data.order import WINDOW
 from repae.data.shard_folder import FieldSpec, ShardInfo, ShardPlan
 from repae.preparation.images import default_per_shard, needed_bytes
-from repae.preparation.summary import size_words
+from repae.preparation.summary import show_bytes
 
 COUNTS = {"1.3 M": 1_281_167, "100 M": 100_000_000, "5 B": 5_000_000_000}
 
@@ -104,7 +104,7 @@ def tables(resolution: int, per_shard: int | None, nodes: int) -> str:
         for cost in (folders(count), tars(count), shards(plan_of(count, resolution, per_shard), nodes)):
             store, requests = cost.dollars
             lines.append(
-                f"| {name} | {cost.layout} | {size_words(cost.bytes)} | {cost.files:,} | {size_words(cost.memory)} | "
+                f"| {name} | {cost.layout} | {show_bytes(cost.bytes)} | {cost.files:,} | {show_bytes(cost.memory)} | "
                 f"{cost.requests:,.0f} | ${store:,.0f} | ${requests:,.2f} |"
             )
     lines += [
@@ -115,7 +115,7 @@ def tables(resolution: int, per_shard: int | None, nodes: int) -> str:
     for name, count in COUNTS.items():
         for plan in (plan_of(count, resolution, per_shard), plan_of(count, resolution, 50_000)):
             volumes = (needed_bytes(plan, [0]), 8 * count, manifest_bytes(plan), window_bytes(plan))
-            sizes = " | ".join(map(size_words, volumes))
+            sizes = " | ".join(map(show_bytes, volumes))
             lines.append(f"| {name} | {plan.shards:,} | {plan.per_shard:,} | {sizes} |")
     return "\n".join(lines)
 

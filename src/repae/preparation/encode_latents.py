@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,11 +25,11 @@ from repae.data.shard_writer import ShardWriter, begin, finish, missing_shards, 
 from repae.models.autoencoders import Autoencoder
 from repae.models.pixels import to_symmetric
 from repae.models.teachers.base import Teacher
+from repae.preparation.progress import image_bar
 from repae.preparation.statistics import MOST_IMAGES, latent_statistics
 from repae.runtime.digest import weights_digest
 from repae.runtime.distributed import barrier, is_main, world
 from repae.runtime.precision import Precision
-from repae.track import ProgressBar
 
 
 class CacheSettings(Config):
@@ -89,29 +89,27 @@ def cache_latents(folder: Path, dataset: Dataset, encoder: Encoder, settings: Ca
     barrier()
     missing = missing_shards(folder, plan)
     mine = missing[world().rank :: world().size]
-    progress = _Progress(plan, missing)
     batches = read_jobs(dataset, list(_jobs(plan, mine, settings.batch_size)), workers=settings.workers)
+    done = plan.count - sum(len(plan.span(number)) for number in missing)
+    shown = is_main() and missing
     try:
-        for number in mine:
-            with ShardWriter(folder, plan, number) as shard:
-                span = plan.span(number)
-                while span:
-                    batch = next(batches)
-                    arrays = _encoded(batch, encoder, settings)
-                    for row, (index, label) in enumerate(zip(span, batch.labels.tolist())):
-                        shard.add(
-                            dataset.name(index), label, **{name: array[row, ...] for name, array in arrays.items()}
-                        )
-                    span = span[len(batch.labels) :]
-                    progress.add(len(batch.labels))
-                shard.commit()
+        with image_bar(plan.count, "cache", done) if shown else nullcontext(lambda _: None) as show:
+            for number in mine:
+                with ShardWriter(folder, plan, number) as shard:
+                    span = plan.span(number)
+                    while span:
+                        batch = next(batches)
+                        _add(shard, span, batch, _encoded(batch, encoder, settings), dataset)
+                        span = span[len(batch.labels) :]
+                        # The bar of the first process stands for all.
+                        done = min(plan.count, done + len(batch.labels) * world().size)
+                        show(done)
+                    shard.commit()
     except OSError as error:
         raise UserError(
             f"{folder} cannot be written: {error.strerror or error}; the shards that are complete stay; make room and "
             "run the same command again"
         ) from error
-    finally:
-        progress.close()
     barrier()
     return finish(folder, plan, dataset.num_classes) if is_main() else None
 
@@ -181,6 +179,11 @@ def _jobs(plan: ShardPlan, shards: Sequence[int], batch_size: int) -> Iterator[J
             yield Job(np.arange(first, min(first + batch_size, span.stop)), None)
 
 
+def _add(shard: ShardWriter, span: range, batch: Batch, arrays: Mapping[str, np.ndarray], dataset: Dataset) -> None:
+    for row, (index, label) in enumerate(zip(span, batch.labels.tolist())):
+        shard.add(dataset.name(index), label, **{name: array[row, ...] for name, array in arrays.items()})
+
+
 def _encoded(batch: Batch, encoder: Encoder, settings: CacheSettings) -> dict[str, np.ndarray]:
     """Every array of a batch, as it is stored."""
     images = batch.images.to(encoder.precision.device, non_blocking=True)
@@ -203,26 +206,3 @@ def _stored(found: Mapping[str, Tensor], settings: CacheSettings) -> dict[str, n
         half = stored.dtype == torch.bfloat16  # which numpy lacks
         arrays[name] = stored.view(torch.int16).numpy().view(np.uint16) if half else stored.numpy()
     return arrays
-
-
-class _Progress:
-    """The bar of the first process, which stands for all."""
-
-    def __init__(self, plan: ShardPlan, missing: Sequence[int]) -> None:
-        done = plan.count - sum(len(plan.span(number)) for number in missing)
-        self.total, self.done, self.begun = plan.count, done, time.monotonic()
-        self.start = done
-        self.bar = ProgressBar(plan.count, title="cache") if is_main() and missing else None
-        if self.bar is not None:
-            self.bar.resume(done)
-
-    def add(self, images: int) -> None:
-        self.done = min(self.total, self.done + images * world().size)
-        if self.bar is not None:
-            seconds = time.monotonic() - self.begun
-            rate = (self.done - self.start) / max(seconds, 1e-9)
-            self.bar.log(self.done, {}, {"seconds": seconds, "images_per_second": rate})
-
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()

@@ -19,11 +19,11 @@ from repae.data.image_source import BrokenImageError
 from repae.data.shard_folder import HEADER_BYTES, FieldSpec, Manifest, ShardPlan
 from repae.data.shard_writer import ShardWriter, begin, finish, missing_shards
 from repae.preparation.part import MachinePart, scratch
+from repae.preparation.progress import image_bar
 from repae.preparation.sheet import write_sheet
-from repae.preparation.summary import size_words, summary
+from repae.preparation.summary import show_bytes, summary
 from repae.preparation.worker_pool import make_all
 from repae.runtime.remote import NO_ROOM
-from repae.track import ProgressBar
 
 SHARD_BYTES = 2**28
 """Where `per_shard` is not given, shards grow to so many bytes, ..."""
@@ -166,24 +166,15 @@ def _make(make: _Shard, missing: list[int], config: PrepareConfig, say: Callable
     workers = config.workers or _cores()
     say(
         f"{total:,} images of {make.images.resolution} px into {len(missing):,} shards, {workers} process(es); "
-        f"{size_words(needed)} needed, {size_words(free)} free"
+        f"{show_bytes(needed)} needed, {show_bytes(free)} free"
     )
     if needed > free:
         raise UserError(
-            f"the shards need {size_words(needed)} and {make.folder} has {size_words(free)} free; free "
-            f"{size_words(needed - free)} there, give an --out on another disk, or a smaller --resolution"
+            f"the shards need {show_bytes(needed)} and {make.folder} has {show_bytes(free)} free; free "
+            f"{show_bytes(needed - free)} there, give an --out on another disk, or a smaller --resolution"
         )
-    bar, began = ProgressBar(total, title="prepare"), time.monotonic()
-
-    def report(done: int) -> None:
-        seconds = max(time.monotonic() - began, 1e-9)
-        if done:
-            bar.log(done, {}, {"images_per_second": done / seconds, "seconds": seconds})
-
-    try:
-        make_all(make, missing, workers, report)
-    finally:
-        bar.close()
+    with image_bar(total, "prepare") as show:
+        make_all(make, missing, workers, show)
     return total
 
 
@@ -204,6 +195,6 @@ def _failed(error: OSError, out: Path, plan: ShardPlan) -> UserError:
     needed, free = needed_bytes(plan, missing), shutil.disk_usage(out).free
     return UserError(
         f"the disk is full: {plan.shards - len(missing):,} of {plan.shards:,} shards in {out} are complete and stay; "
-        f"the rest needs {size_words(needed)}, {size_words(free)} are free; free {size_words(max(0, needed - free))} "
+        f"the rest needs {show_bytes(needed)}, {show_bytes(free)} are free; free {show_bytes(max(0, needed - free))} "
         "and run the same command again: it goes on where it stopped"
     )

@@ -24,7 +24,7 @@ def summary(folder: Path, manifest: Manifest | None, lacking: int, images: int, 
     volume = sum(size for shard in manifest.shards for size, _ in shard.files.values()) + manifest.labels[0]
     lines.append(
         f"{folder}: {manifest.count:,} images, {classes:,} classes of {least:,} to {most:,}, "
-        f"{len(manifest.shards):,} shards, {size_words(volume)}"
+        f"{len(manifest.shards):,} shards, {show_bytes(volume)}"
     )
     lines += _refused(folder, manifest)
     turned = manifest.tally.get("exif_turned", 0)
@@ -49,7 +49,7 @@ def _refused(folder: Path, manifest: Manifest) -> list[str]:
     return lines
 
 
-def size_words(size: int | float) -> str:
+def show_bytes(size: int | float) -> str:
     for unit, factor in (("PB", 1e15), ("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if size >= factor:
             return f"{size / factor:.3g} {unit}"
