@@ -113,13 +113,7 @@ def draw_gallery(
 ) -> Path:
     """Draws every picture that this run allows into `folder` and lists them in `gallery.json`, which it gives.
 
-    Args:
-        run: its bundle on `context.device`.
-        dataset: the images it was trained on.
-        context: where it computes.
-        settings: of the evaluation that `figures` are of.
-        figures: what the evaluation found; its closest pairs are shown.
-        folder: the gallery's own.
+    `settings` are those of the evaluation that found `figures`, whose closest pairs are shown.
     """
     gallery, listed, notes = Gallery(run, dataset, context, settings), [], []
     pictures: list[Callable[[Gallery], GalleryPicture | str]] = [

@@ -157,11 +157,7 @@ def _presets(evaluated: Guidance) -> dict[str, SampleSettings]:
 
 
 def recipe_of(run: Path) -> Recipe:
-    """The recipe of a run.
-
-    Raises:
-        UserError: no run there.
-    """
+    """The recipe of a run."""
     if not (run / "recipe.yaml").is_file():
         raise UserError(f"{run} is no run: it has no recipe.yaml; give a folder that `repae train` made")
     return read_recipe(run / "recipe.yaml")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import torch
 from jaxtyping import Int64
@@ -32,19 +32,10 @@ def interval(
     would lie beside the figure. It covers which images were generated, not which were chosen as reference, nor other
     trainings.
 
-    Args:
-        figure: computes it from the rows drawn.
-        value: of all images.
-        count: how many there are.
-        number: of resamples, at least 2.
-        seed: of the draws.
+    `figure` computes it from the rows drawn, `value` is that of all `count` images; `number` resamples, at least 2.
     """
+    if number < 2:
+        raise UserError(f"an interval needs at least 2 resamples; {number} asked for")
     values = [figure(rows) for rows in resamples(count, number, seed)]
-    return _around(value, values)
-
-
-def _around(value: float, values: Sequence[float]) -> list[float]:
-    if len(values) < 2:
-        raise UserError(f"an interval needs at least 2 resamples; {len(values)} asked for")
     spread = NORMAL * float(torch.tensor(values, dtype=torch.float64).std())
     return [value - spread, value + spread]

@@ -114,6 +114,7 @@ def train_classifier(
     network = _initialised(images.shape[1], num_classes, generator)
     optimiser = torch.optim.AdamW(network.parameters(), lr=PEAK_LR, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, PEAK_LR, total_steps=STEPS)
+    # Sums of several threads have no fixed order, and the digest of the weights stands in every protocol.
     with _one_thread(), torch.enable_grad():
         for _ in range(STEPS):
             rows = train[torch.randint(len(train), (BATCH,), generator=generator)]

@@ -64,11 +64,7 @@ class FeatureExtractor(ABC):
         return {**self.about(), "dim": self.dim, "sha256": self.digest}
 
     def check(self, images: ImageSet) -> None:
-        """Refuses images that it cannot take.
-
-        Raises:
-            UserError: says which it takes.
-        """
+        """Refuses images that it cannot take."""
         if self.channels not in (None, images.shape[0]):
             raise UserError(
                 f"{self.name} features are of images in {self.channels} channels; {images.name} has "

@@ -92,7 +92,7 @@ class Gaussian(NamedTuple):
     def fit(cls, features: Float[Tensor, "n d"]) -> Gaussian:
         """To features of two images at least. Of few images the centred rows themselves are the factor."""
         count, dim = features.shape
-        if 2 <= count <= dim:
+        if 2 <= count <= dim:  # a covariance of dim x dim would be singular, and slower to factor than the rows are
             rows = features.detach().to("cpu", torch.float64)
             return cls(rows.mean(0), ((rows - rows.mean(0)) / math.sqrt(count - 1)).T)
         return cls.of(*moments(features))

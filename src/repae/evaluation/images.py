@@ -215,11 +215,7 @@ class ImagesInFolder(ImageSet):
 
 
 def open_images(path: str | Path, resolution: int | None = None) -> ImageSet:
-    """The images of an `.npz` file or of a folder.
-
-    Raises:
-        UserError: nothing there, or not images of one size.
-    """
+    """The images of an `.npz` file or of a folder."""
     path = Path(path).expanduser()
     if path.is_dir():
         return ImagesInFolder(path, resolution)
@@ -234,11 +230,7 @@ def open_images(path: str | Path, resolution: int | None = None) -> ImageSet:
 
 
 def check_same_size(images: ImageSet, reference: ImageSet) -> None:
-    """Refuses to compare images of different size: features depend on it.
-
-    Raises:
-        UserError: names both sizes.
-    """
+    """Refuses to compare images of different size: features depend on it."""
     if images.shape != reference.shape:
         raise UserError(
             f"{images.name} holds images of {size_words(images)}, the reference {reference.name} of "
@@ -252,11 +244,7 @@ def size_words(images: ImageSet) -> str:
 
 
 def check_levels(dtype: Any, name: str) -> None:
-    """Refuses anything but bytes.
-
-    Raises:
-        UserError: says what floats in [0, 1] would have to become.
-    """
+    """Refuses anything but bytes."""
     if dtype in (torch.uint8, np.dtype(np.uint8)):
         return
     kind = str(dtype).removeprefix("torch.")
@@ -265,11 +253,7 @@ def check_levels(dtype: Any, name: str) -> None:
 
 
 def npz_names(path: Path) -> set[str]:
-    """Names of the arrays in an `.npz` file.
-
-    Raises:
-        UserError: it is none.
-    """
+    """Names of the arrays in an `.npz` file."""
     try:
         with zipfile.ZipFile(path) as archive:
             return {name.removesuffix(".npy") for name in archive.namelist()}

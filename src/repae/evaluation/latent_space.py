@@ -82,9 +82,6 @@ def cknna(a: Float[Tensor, "n d"], b: Float[Tensor, "n e"], k: int = CKNNA_NEIGH
 
     Centred kernel alignment (unbiased HSIC, Song et al., 2012) in which a pair (i, j) counts only where j is among the
     k most similar images to i in both; features are scaled to unit length. REPA (arXiv 2410.06940) takes k = 10.
-
-    Raises:
-        UserError: sets of different length, or fewer than max(k + 1, 4) images.
     """
     fewest = max(k + 1, 4)
     if len(a) != len(b) or len(a) < fewest:

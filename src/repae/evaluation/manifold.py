@@ -45,11 +45,7 @@ class Nearest(NamedTuple):
 
 
 def manifolds(generated: Float[Tensor, "n d"], real: Float[Tensor, "m e"], k: int = NEIGHBOURS) -> Manifolds:
-    """Which images lie inside the balls of the other set; a ball reaches to its centre's k-th nearest other image.
-
-    Raises:
-        UserError: a set with no more than k images.
-    """
+    """Which images lie inside the balls of the other set; a ball reaches to its centre's k-th nearest other image."""
     smallest = min(len(generated), len(real))
     if smallest <= k:
         raise UserError(f"the {k} nearest neighbours need more than {k} images in each set; {smallest} given")
@@ -63,11 +59,7 @@ def manifolds(generated: Float[Tensor, "n d"], real: Float[Tensor, "m e"], k: in
 
 
 def nearest_images(generated: Float[Tensor, "n d"], real: Float[Tensor, "m e"], k: int = 1) -> Nearest:
-    """The k nearest real images of every generated one in these features: is it memorising?
-
-    Raises:
-        UserError: fewer than k real images.
-    """
+    """The k nearest real images of every generated one in these features: is it memorising?"""
     if len(real) < k or k < 1:
         raise UserError(f"{k} nearest images were asked for among {len(real)}; at least 1 and at most all")
     a, b = _centred(generated, real)

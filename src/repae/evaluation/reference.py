@@ -62,11 +62,7 @@ class Reference:
 
 
 def open_reference(path: str | Path, resolution: int | None = None) -> Reference:
-    """A folder of images, or an `.npz` with `arr_0` (images), with `mu` and `sigma` (and `mu_s`, `sigma_s`), or both.
-
-    Raises:
-        UserError: none of these.
-    """
+    """A folder of images, or an `.npz` with images `arr_0`, with `mu` and `sigma` (and `mu_s`, `sigma_s`), or both."""
     path = Path(path).expanduser()
     names = npz_names(path) if path.suffix == ".npz" and path.is_file() else set()
     known = {part: keys for part, keys in STORED.items() if set(keys) <= names}

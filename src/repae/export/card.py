@@ -54,19 +54,13 @@ class Card:
     """What a card is written from.
 
     Attributes:
-        name: of the run.
-        about: what its recipe is for.
-        recipe: the resolved recipe, as plain data.
         training: its length, in words.
         origin: how the autoencoder came about, in words.
-        bundle: which weights these are.
-        data: the images, in words.
         figures: of the evaluation, with "protocol", where there was one.
         licence: an identifier such as ``apache-2.0``, or None.
-        generator: a generator is in the folder, not only an autoencoder.
+        generator: a denoiser is in the folder, not only an autoencoder.
         tiny: the autoencoder is the tiny one, whose class is in the folder.
         digests: of the weights, by part.
-        notes: what else its user should know.
     """
 
     name: str

@@ -51,11 +51,7 @@ class Inspection:
 
 
 def inspect(path: Path, *, num_heads: int | None = None, origin: Origin | None = None) -> Inspection:
-    """Looks into a run, one of its checkpoints, an exported or a diffusers folder, or a file of weights.
-
-    Raises:
-        UserError: nothing there, or nothing that is known.
-    """
+    """Looks into a run, one of its checkpoints, an exported or a diffusers folder, or a file of weights."""
     if (path / "checkpoints").is_dir():
         store = CheckpointStore(path / "checkpoints")
         newest = store.latest()

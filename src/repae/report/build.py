@@ -18,9 +18,6 @@ def build(run_dir: str | Path) -> Path:
 
     The page loads nothing: pictures and style are inside. It can be built at any time, during a training too; what is
     not there yet is said in words.
-
-    Raises:
-        UserError: there is no such folder.
     """
     run = read_run(Path(run_dir))
     parts = [

@@ -14,33 +14,3 @@ from repae.sampling.generate import (
 )
 from repae.sampling.labels import balanced_labels, grid_labels, labels_like, random_labels
 from repae.sampling.pictures import grid, pairs, png, sheet, write_png
-
-__all__ = [
-    "BetweenClasses",
-    "ImageNoise",
-    "Mixture",
-    "NpzOutput",
-    "Output",
-    "PngOutput",
-    "ShardOutput",
-    "Throughput",
-    "VelocityModel",
-    "balanced_labels",
-    "between_noise",
-    "chosen_noise",
-    "draw",
-    "generate",
-    "grid",
-    "grid_labels",
-    "image_noise",
-    "labels_like",
-    "missing_batches",
-    "own_noise",
-    "pairs",
-    "png",
-    "random_labels",
-    "sheet",
-    "spherical",
-    "step_noise",
-    "write_png",
-]

@@ -87,19 +87,11 @@ def draw(
 ) -> Throughput:
     """Draw some batches of the images of `labels` and hand them to `output`, in the background if they are several.
 
-    Image i is that of `generate` with these arguments.
+    Image i is that of `generate`, which says what the other arguments are.
 
     Args:
-        source: velocity field and decoder, on `precision.device`.
         labels: the class of every image of the list.
         batches: the numbers of the images to draw now (`missing_batches`), those of a batch together.
-        output: where to.
-        sampler: from noise to data.
-        path: the path that the velocity field was trained on.
-        precision: of the velocity field.
-        guidance: classifier-free guidance or autoguidance; none by default.
-        weak: the source whose velocity autoguidance leads away from.
-        seed: of all noise.
         progress: shows the images that this process has drawn.
 
     Raises:

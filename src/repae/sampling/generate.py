@@ -62,13 +62,10 @@ def generate(
 
     Args:
         source: velocity field and decoder, on `precision.device`.
-        labels: the class of every image.
-        sampler: from noise to data.
         path: the path that the velocity field was trained on.
         precision: of the velocity field; the latents are decoded in float32.
         guidance: classifier-free guidance or autoguidance; none by default.
         weak: the source whose velocity autoguidance leads away from, on the same device and the same latents.
-        seed: of all noise.
         batch_size: images at once; guidance doubles it inside the network.
         first: number of the first image, to draw a long list of images in parts.
         noise: of the images, in place of their own; `seed` says nothing then.

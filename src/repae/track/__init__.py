@@ -5,13 +5,3 @@ from repae.track.jsonl import JsonlTracker, read_metrics
 from repae.track.progress import ProgressBar, duration
 from repae.track.tensorboard import TensorBoardTracker
 from repae.track.wandb import WandbTracker
-
-__all__ = [
-    "JsonlTracker",
-    "ProgressBar",
-    "TensorBoardTracker",
-    "Tracker",
-    "WandbTracker",
-    "duration",
-    "read_metrics",
-]
