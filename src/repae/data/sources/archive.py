@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from repae.data.images import ImagesConfig
-from repae.data.sources.labelling import by_one, by_what_is_there
+from repae.data.sources.labelling import as_one_class, by_table_or_folders
 from repae.data.sources.ranges import RangeFile
 from repae.data.sources.storage import Storage, StoredSource
 from repae.data.sources.tarred import TarStorage, compression, refuse_compressed
@@ -31,8 +31,8 @@ class ArchiveConfig(ImagesConfig):
     def source(self) -> StoredSource:
         storage = open_archive(self.path)
         if self.labels == "none":
-            return StoredSource(storage, by_one(storage))
-        return StoredSource(storage, by_what_is_there(storage, table=self.table, inside=self.inside))
+            return StoredSource(storage, as_one_class(storage))
+        return StoredSource(storage, by_table_or_folders(storage, table=self.table, inside=self.inside))
 
 
 def open_archive(path: str) -> Storage:

@@ -11,7 +11,7 @@ from repae.config.files import readable
 from repae.data.shard_folder import MANIFEST
 from repae.data.sources.archive import archive_kind
 from repae.data.sources.hdf5 import FILE
-from repae.data.sources.huggingface import HUB, saved
+from repae.data.sources.huggingface import HUB, is_saved_to_disk
 from repae.data.sources.names import OTHER_IMAGES, SUFFIXES, suffix
 from repae.data.sources.ranges import RangeFile
 from repae.data.sources.shard_index import IMAGES, split_name
@@ -122,7 +122,7 @@ def _kind_of_folder(folder: Path, fields: Mapping[str, Any]) -> str:
     if FILE in files:
         return "reference-hdf5"
     endings = {suffix(name) for name in files}
-    if saved(folder) or {".parquet", ".arrow"} & endings or _holds_parquet(folder, folders):
+    if is_saved_to_disk(folder) or {".parquet", ".arrow"} & endings or _holds_parquet(folder, folders):
         return "huggingface"
     if ".tar" in endings and not SUFFIXES & endings:
         return _kind_of_tars(folder, [name for name in files if suffix(name) == ".tar"])

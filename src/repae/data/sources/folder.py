@@ -7,7 +7,7 @@ from typing import Literal
 from repae.config import UserError
 from repae.data.images import ImagesConfig
 from repae.data.sources.class_folders import by_folders
-from repae.data.sources.labelling import by_one
+from repae.data.sources.labelling import as_one_class
 from repae.data.sources.storage import FolderStorage, StoredSource
 from repae.data.sources.tables import FORMS, by_table, find_table
 
@@ -19,7 +19,7 @@ class FolderConfig(ImagesConfig):
 
     def source(self) -> StoredSource:
         storage = FolderStorage(self.path)
-        return StoredSource(storage, by_one(storage) if self.labels == "none" else by_folders(storage))
+        return StoredSource(storage, as_one_class(storage) if self.labels == "none" else by_folders(storage))
 
 
 class LabelledConfig(ImagesConfig):
@@ -36,7 +36,7 @@ class LabelledConfig(ImagesConfig):
     def source(self) -> StoredSource:
         storage = FolderStorage(self.path)
         if self.labels == "none":
-            return StoredSource(storage, by_one(storage))
+            return StoredSource(storage, as_one_class(storage))
         table = find_table(storage, self.table)
         if table is None:
             raise UserError(

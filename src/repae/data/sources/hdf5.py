@@ -17,7 +17,7 @@ from repae.config.files import readable
 from repae.data.hdf5_file import Hdf5File
 from repae.data.image_source import BrokenImageError
 from repae.data.images import ImagesConfig
-from repae.data.sources.labelling import by_one, by_what_is_there
+from repae.data.sources.labelling import as_one_class, by_table_or_folders
 from repae.data.sources.names import Names
 from repae.data.sources.storage import Storage, StoredSource
 from repae.data.sources.tables import JSON
@@ -36,7 +36,7 @@ class ReferenceHdf5Config(ImagesConfig):
 
     def source(self) -> StoredSource:
         storage = Hdf5Storage(self.path)
-        source = StoredSource(storage, by_one(storage) if self.labels == "none" else by_what_is_there(storage))
+        source = StoredSource(storage, as_one_class(storage) if self.labels == "none" else by_table_or_folders(storage))
         storage.file.close()  # the classes were read from it
         return source
 

@@ -130,7 +130,7 @@ def _load(config: HuggingFaceConfig) -> Any:
     more: dict[str, Any] = {"cache_dir": config.cache} if config.cache else {}
     if config.path.startswith(HUB):
         return datasets.load_dataset(config.path.removeprefix(HUB), config.subset, split=config.split, **more)
-    if saved(path):
+    if is_saved_to_disk(path):
         return datasets.load_from_disk(str(path))
     if path.is_dir() and (arrows := sorted(path.glob("*.arrow"))):
         return datasets.concatenate_datasets([datasets.Dataset.from_file(str(file)) for file in arrows])
@@ -143,7 +143,7 @@ def _load(config: HuggingFaceConfig) -> Any:
     return datasets.load_dataset(name, config.subset, split=config.split, **more)
 
 
-def saved(folder: Path) -> bool:
+def is_saved_to_disk(folder: Path) -> bool:
     """Whether a folder was written by `save_to_disk`."""
     return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
 

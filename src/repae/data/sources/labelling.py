@@ -16,7 +16,7 @@ ALL = "all"
 """The one class of images that are trained without classes."""
 
 
-def by_what_is_there(storage: Storage, *, table: str | None = None, inside: str | None = None) -> LabelledFiles:
+def by_table_or_folders(storage: Storage, *, table: str | None = None, inside: str | None = None) -> LabelledFiles:
     """The labelled images of an archive: by its table where it has one or one is given, else by its folders."""
     found = find_table(storage, table) if inside is None or table is not None else None
     if found is not None:
@@ -34,7 +34,7 @@ def by_what_is_there(storage: Storage, *, table: str | None = None, inside: str 
     return labelled._replace(notes=(note, *labelled.notes))
 
 
-def by_one(storage: Storage) -> LabelledFiles:
+def as_one_class(storage: Storage) -> LabelledFiles:
     """All images of a storage, sorted by name, as one class `all`."""
     files = [(name, position) for position, name in enumerate(storage.names) if not hidden(name)]
     images = sorted(file for file in files if suffix(file[0]) in SUFFIXES)
