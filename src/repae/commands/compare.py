@@ -94,11 +94,6 @@ def _table(names: Sequence[str], results: Sequence[Mapping[str, Any]], allowed: 
 
 
 def read_evaluation(place: str | Path) -> dict[str, Any]:
-    """The figures of a run's folder, or in a JSON file that `repae evaluate` wrote.
-
-    Raises:
-        UserError: nothing there, or no protocol with them.
-    """
     path = Path(place)
     path = path / "evaluation.json" if path.is_dir() else path
     try:

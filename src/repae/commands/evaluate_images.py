@@ -15,14 +15,7 @@ from repae.runtime.device import pick_device
 
 
 def evaluate_images(settings: ImagesEvaluation) -> tuple[dict[str, Any], Path]:
-    """Compares images with a reference and writes figures and protocol.
-
-    Returns:
-        The figures, as in ``evaluation.json`` of a run, and the file they are in.
-
-    Raises:
-        UserError: images or reference are not what they should be, or the network has no weights.
-    """
+    """Compares images with a reference; the figures, as in ``evaluation.json`` of a run, and the file they are in."""
     images = open_images(settings.images, settings.resolution)
     reference = open_reference(settings.reference, settings.resolution)
     if reference.images is not None:

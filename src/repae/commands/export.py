@@ -47,9 +47,6 @@ class ExportSettings(Config):
 def export(folder: Path, settings: ExportSettings) -> Path:
     """Writes a run, or what was imported, for others; the folder appears whole or not at all.
 
-    Returns:
-        The folder.
-
     Raises:
         UserError: no run, nothing in it that the format has a place for, or a folder that is not empty.
     """
@@ -186,7 +183,6 @@ def _describe(
     licence: str | None,
     tiny: bool,
 ) -> None:
-    """The recipe, what it was made of, and the model card."""
     count = f"{len(meta['class_names'])} classes, {meta['resolution']} px"
     known = f"fingerprint `{meta['data']}`" if meta["data"] else "not known: these weights were imported"
     imported = meta.get("imported") or {}

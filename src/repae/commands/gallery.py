@@ -154,7 +154,6 @@ def classes(gallery: Gallery) -> GalleryPicture:
 
 
 def scales(gallery: Gallery) -> GalleryPicture | str:
-    """The same seeds and classes across guidance scales."""
     if gallery.run.bundle.null_label is None:
         return "No guidance scales: the model has no null class."
     own, chosen = gallery.settings.guidance, gallery.classes(COLUMNS)
@@ -191,7 +190,6 @@ def between_seeds(gallery: Gallery) -> GalleryPicture:
 
 
 def between_classes(gallery: Gallery) -> GalleryPicture | str:
-    """From one class to another with the same noise."""
     chosen = gallery.classes(2 * WAYS)
     if len(chosen) < 2:
         return "Nothing between classes: there is one class."

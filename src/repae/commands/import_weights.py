@@ -101,11 +101,7 @@ def import_file(file: Path, settings: ImportSettings) -> tuple[Path, list[str]]:
 
 
 def empty_folder(folder: Path) -> Path:
-    """The folder, if nothing is in it.
-
-    Raises:
-        UserError: something is.
-    """
+    """The folder, if nothing is in it; else refused."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is there already and not empty; choose another folder, or remove it")
     return folder

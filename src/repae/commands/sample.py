@@ -48,8 +48,6 @@ MOST_SHOWN, MOST_COLUMNS = 400, 20
 
 
 class Sampled(NamedTuple):
-    """Where the images are, and what there is to say of them."""
-
     folder: Path
     words: str
 
@@ -87,11 +85,6 @@ def sample_run(folder: Path, settings: SampleSettings) -> Sampled:
 
 
 def chosen_labels(settings: SampleSettings, num_classes: int) -> Int64[Tensor, " n"]:
-    """The class of every image.
-
-    Raises:
-        UserError: a class that the model does not have.
-    """
     unknown = [label for label in settings.classes or () if label >= num_classes]
     if unknown:
         raise UserError(f"classes holds {unknown[0]}; this model has the classes 0 to {num_classes - 1}")
@@ -161,7 +154,6 @@ def _weights(run: Run) -> dict[str, Any]:
 
 
 def _network(run: Run) -> dict[str, Any]:
-    """What the weights are weights of."""
     recipe = run.recipe
     return {
         "backbone": recipe.backbone.model_dump(mode="json"),
@@ -198,11 +190,7 @@ def _weaker(run: Run, guidance: Guidance | RunAutoguidance) -> Run | None:
 
 
 def _claim(out: Path, what: dict[str, Any], folder: Path, context: RunContext) -> None:
-    """Makes the folder one of these settings, or refuses it.
-
-    Raises:
-        UserError: it holds images of other settings, or of unknown ones.
-    """
+    """Makes the folder one of these settings; refuses one with images of other settings, or of unknown ones."""
     path = out / MANIFEST
     if path.exists():
         try:

@@ -90,7 +90,6 @@ def check_finite(features: Float[Tensor, "n d"], name: str = "features") -> None
 
 
 def _load(place: Path, images: ImageSet, extractor: FeatureExtractor) -> Features | None:
-    """What lies in `place`, mapped, or nothing if it is missing or damaged."""
     found = {}
     try:
         if json.loads((place / FACTS).read_text(encoding="utf-8"))["parts"] != dict(extractor.parts):

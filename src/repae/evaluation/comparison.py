@@ -220,7 +220,6 @@ def _manifold(out: Comparison, sides: _Sides) -> None:
 
 
 def _closest(out: Comparison, sides: _Sides) -> None:
-    """Memorisation: the share of near copies, and the closest pairs."""
     assert sides.real is not None
     near = nearest_images(sides.generated[POOL], sides.real[POOL])
     out.figures[figure_name("copies", sides.extractor.name)] = copies(near, sides.real[POOL])

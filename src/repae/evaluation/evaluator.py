@@ -153,7 +153,6 @@ class Evaluator:
         return result
 
     def _generation(self, result: dict[str, Any]) -> None:
-        """Images drawn once, classified and compared in the features of every network."""
         settings, dataset, classifier = self.settings, self.dataset, self.classifier
         free = self.draw(settings.images, UNGUIDED)
         if self.bundle.null_label is None:

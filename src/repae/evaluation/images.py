@@ -215,7 +215,6 @@ class ImagesInFolder(ImageSet):
 
 
 def open_images(path: str | Path, resolution: int | None = None) -> ImageSet:
-    """The images of an `.npz` file or of a folder."""
     path = Path(path).expanduser()
     if path.is_dir():
         return ImagesInFolder(path, resolution)
@@ -253,7 +252,6 @@ def check_levels(dtype: Any, name: str) -> None:
 
 
 def npz_names(path: Path) -> set[str]:
-    """Names of the arrays in an `.npz` file."""
     try:
         with zipfile.ZipFile(path) as archive:
             return {name.removesuffix(".npy") for name in archive.namelist()}

@@ -39,7 +39,6 @@ class LpipsConfig(Config):
         return Path(torch.hub.get_dir()) / "checkpoints" / FILES[self.net]
 
     def open(self, device: torch.device | str = "cpu") -> LpipsMeter:
-        """The network with its weights."""
         try:
             network = LpipsNetwork(self.path, net=self.net)
         except UserError as error:

@@ -26,8 +26,6 @@ STORED = {POOL: ("mu", "sigma"), SPATIAL: ("mu_s", "sigma_s")}
 
 
 class Statistics(NamedTuple):
-    """A stored mean and covariance, float64."""
-
     mean: Float64[Tensor, " d"]
     covariance: Float64[Tensor, "d d"]
 

@@ -30,7 +30,6 @@ def inception_score(logits: Float[Tensor, "n k"], part: int = PART, seed: int | 
 
     Args:
         logits: without bias, of n images.
-        part: images in a part.
         seed: of the order in which images fall into parts, torch-fidelity's; None takes them as they come, which is
             ADM's rule and wrong for a set that is sorted by class.
     """

@@ -93,12 +93,8 @@ def write_pipeline(
     """A ``SiTPipeline``: ``transformer``, ``vae``, and the files of code that open them.
 
     Args:
-        folder: an empty one.
-        bundle: what is used together, on any device.
         path: the kind of path that the denoiser was trained on.
         sampler, guidance, precision: what a call does by default.
-        class_names: one for each class.
-        resolution: side of the images.
     """
     write_vae(folder / "vae", bundle.vae, bundle.latent_norm, resolution, alone=False)
     _write_transformer(folder / "transformer", bundle)
@@ -179,7 +175,6 @@ def renamed_attention(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -196,7 +191,6 @@ def _write_transformer(folder: Path, bundle: Bundle) -> None:
 
 
 def _carry(folder: Path, module: str) -> None:
-    """Puts a file of code beside the weights that it opens."""
     with resources.as_file(resources.files("repae.export.standalone") / f"{module}.py") as file:
         shutil.copyfile(file, folder / f"{module}.py")
 
@@ -235,7 +229,6 @@ def _diffusers_version() -> str:
 
 
 def default_sampler(index: Mapping[str, Any]) -> tuple[Sampler, Guidance]:
-    """What a pipeline's ``model_index.json`` does by default."""
     kinds: dict[str, type[Sampler]] = {"euler": Euler, "heun": Heun, "euler-maruyama": EulerMaruyama}
     kind = kinds[index["sampler"]]
     settings = {name: index[name] for name in ("steps", "guide_by_end", "last") if name in kind.model_fields}

@@ -77,7 +77,6 @@ def generator_sizes(state: State, settings: Mapping[str, Any], num_heads: int | 
 
 
 def discriminator_sizes(state: State) -> PatchGANConfig:
-    """Sizes of a PatchGAN by its weights."""
     first = _need(state, "main.0.weight")
     convolutions = [name for name, value in state.items() if name.endswith(".weight") and value.ndim == 4]
     return PatchGANConfig(

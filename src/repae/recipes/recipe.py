@@ -185,7 +185,7 @@ class PreviewConfig(Config):
 
 
 class RecipeEvaluation(EvaluationConfig):
-    """How a run is judged: by `repae evaluate`, and during its training if `every` says so.
+    """How a run is evaluated: by `repae evaluate`, and during its training if `every` says so.
 
     Figures that are found during training are logged with ``eval_`` before their names, such as ``eval_fd``; with
     ``loop.best.metric`` one of them decides which checkpoint is kept as the best.

@@ -85,7 +85,6 @@ def picture(path: Path, caption: str) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[str]) -> str:
-    """A table; `rows` are made by `row` and `group`."""
     heads = "".join(f"<th>{escape(name)}</th>" for name in head)
     return f"<div class='wide'><table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
 

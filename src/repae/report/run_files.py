@@ -81,7 +81,6 @@ class RunFiles(NamedTuple):
 
 
 def read_run(folder: Path) -> RunFiles:
-    """Read a run's folder."""
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder of a run; give one that `repae train` has made, such as runs/digits")
     damaged: list[str] = []

@@ -60,8 +60,7 @@ def missing_batches(numbers: range, present: Sequence[range], batch_size: int, w
 
     Args:
         numbers: of the images that these processes have to see to.
-        present: the numbers of images that are there.
-        batch_size: images in a batch; the last may have fewer.
+        present: those that are there.
         world: this process among those who divide what is missing.
     """
     there = np.zeros(numbers.stop, bool)

@@ -27,8 +27,6 @@ class ProgressBar(Tracker):
     """Steps done, images per second, the losses that matter and the time that is left.
 
     Args:
-        total: optimiser steps of the whole run.
-        title: what is being trained.
         show: keys of the losses to show, with their short names; if a row holds none of them, its first few
             keys. One that is 0 is switched off and not shown.
         console: where to; standard error by default, so that standard output stays clean.

@@ -23,8 +23,6 @@ class WandbTracker(Tracker):
 
     Args:
         folder: the run's folder; wandb's own files go to `folder/wandb/`.
-        project: wandb's project.
-        name: the run's name in it.
         config: the resolved recipe.
         offline: nothing leaves the machine; `wandb sync` uploads it later.
     """
