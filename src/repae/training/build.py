@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from repae.config import UserError
-from repae.flow import AnyPath as Path
+from repae.flow.path import Path
 from repae.losses.autoencoder import AutoencoderLoss
 from repae.losses.perceptual import Perceptual
 from repae.models.autoencoders import Autoencoder
@@ -116,7 +116,9 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 class StepBuilder:
     """What a method builds its step with: where and how to compute, and the parts that steps have in common.
 
-    ``perceptual`` is the distance of that term.
+    Attributes:
+        compile: the repeated parts of what is trained.
+        perceptual: the distance of that term, where it counts.
     """
 
     setup: TrainSetup
@@ -148,7 +150,6 @@ class StepBuilder:
         return self.trained(players.discriminator, self.setup.optimisers.discriminator)
 
     def loss(self) -> AutoencoderLoss:
-        """The losses of a reconstruction."""
         return AutoencoderLoss(self.setup.losses, self.perceptual).to(self.device)
 
     def denoising(

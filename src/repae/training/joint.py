@@ -46,7 +46,6 @@ class JointStep(MethodStep, Generic[MethodT]):
     randomness: Randomness
 
     def __call__(self, batch: Batch, step: int, share: Share) -> Metrics:
-        """Draws t and every noise anew for this batch, then updates."""
         return self.update(batch, self.randomness(step, len(batch.images), share, batch.images.device), step)
 
     @abstractmethod

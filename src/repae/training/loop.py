@@ -62,7 +62,7 @@ class Hook(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """Where a training stands when the loop returns."""
+    """Where a training stands when the loop returns: steps done, and whether they are all."""
 
     step: int
     finished: bool
@@ -210,9 +210,7 @@ class Record:
         return {self.config.metric: value}
 
     def state_dict(self) -> dict[str, Any]:
-        """The best value."""
         return {"value": self.value}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on with a saved best value."""
         self.value = state["value"]

@@ -69,12 +69,10 @@ class Meter:
         return means
 
     def state_dict(self) -> dict[str, Any]:
-        """The unread rows and the streak."""
         self.settle()
         return {"rows": self._rows, "streak": self._streak}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on where a checkpoint was written."""
         self._pending.clear()
         self._rows = [dict(row) for row in state["rows"]]
         self._streak = int(state["streak"])

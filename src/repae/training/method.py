@@ -6,20 +6,15 @@ Everything else asks this interface, so a method is one file: `register_method` 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
-from torch import nn
 
 from repae.config import Config
 from repae.config.registry import Registry
-from repae.data.batch import Batch
 from repae.models.bundle import Bundle
-from repae.runtime.checkpoint import Stateful
-from repae.runtime.seeds import Share
-from repae.training.state import BundleName, Metrics, Players
+from repae.training.state import BundleName, Players, Step
 
 if TYPE_CHECKING:
     from repae.training.build import StepBuilder
@@ -82,20 +77,8 @@ class MethodTraits:
         return wanted if wanted in self.bundles else self.bundles[0]
 
 
-class MethodStep(ABC):
+class MethodStep(Step, ABC):
     """The step of a run: what the loop calls, and the weights that previews and evaluations take from it."""
-
-    @abstractmethod
-    def __call__(self, batch: Batch, step: int, share: Share) -> Metrics:
-        """Trains on one micro-batch of step ``step`` (from 0)."""
-
-    @abstractmethod
-    def parts(self) -> Mapping[str, Stateful]:
-        """Everything that a checkpoint must hold to go on bit for bit."""
-
-    @abstractmethod
-    def modules(self) -> list[nn.Module]:
-        """The trained modules, wrapped as they are."""
 
     @abstractmethod
     def bundle(self, name: BundleName) -> Bundle:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -39,14 +40,17 @@ Metrics = dict[str, Tensor]
 class Step(Protocol):
     """What the loop trains."""
 
+    @abstractmethod
     def __call__(self, batch: Batch, step: int, share: Share) -> Metrics:
         """Trains on one micro-batch of step ``step`` (from 0)."""
         ...
 
+    @abstractmethod
     def parts(self) -> Mapping[str, Stateful]:
         """Everything that a checkpoint must hold to go on bit for bit."""
         ...
 
+    @abstractmethod
     def modules(self) -> list[nn.Module]:
         """The trained modules, wrapped as they are."""
         ...
@@ -87,13 +91,11 @@ class Averages:
         self.latent_norm = EMA(models.latent_norm, config, buffers=config.statistics)
 
     def update(self) -> None:
-        """One step of all three."""
         self.denoiser.update()
         self.vae.update()
         self.latent_norm.update()
 
     def parts(self) -> dict[str, EMA]:
-        """The three averages, by their names in a checkpoint."""
         return {"ema_denoiser": self.denoiser, "ema_vae": self.vae, "ema_latent_norm": self.latent_norm}
 
 

@@ -121,11 +121,9 @@ class TeacherStep:
         return {name: value.detach() for name, value in metrics.items()}
 
     def parts(self) -> Mapping[str, Stateful]:
-        """All that a checkpoint holds."""
         return {"teacher": self.pretext, "optimiser_teacher": self.optimise}
 
     def modules(self) -> list[nn.Module]:
-        """The trained modules."""
         return [self.pretext]
 
     def teacher(self, batches: Iterable[UInt8[Tensor, "_ c h w"]]) -> EmbeddedTeacher:

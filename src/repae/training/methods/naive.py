@@ -75,13 +75,13 @@ class NaiveStep(JointStep[Naive]):
         )
 
         proj_coeff = factor * self.method.proj_coeff
-        sit_terms = denoiser_terms(m.denoiser, self.path, x.detach(), batch, draw, targets, proj_coeff)
-        sit_loss = sit_terms.total
-        grad_norm_sit = self.optimise.denoiser(sit_loss)
+        terms = denoiser_terms(m.denoiser, self.path, x.detach(), batch, draw, targets, proj_coeff)
+        denoiser_loss = terms.total
+        grad_norm = self.optimise.denoiser(denoiser_loss)
 
-        if grad_norm_sit is not None:
+        if grad_norm is not None:
             self.averages.update()
-        metrics = {"sit_loss": sit_loss.detach(), "vae_loss": vae_loss.detach(), **sit_terms.log(), **vae_terms.log()}
+        metrics = {"sit_loss": denoiser_loss.detach(), "vae_loss": vae_loss.detach(), **terms.log(), **vae_terms.log()}
         metrics |= adversary | gan_weights(self.loss, step, images) | latent_health(m.latent_norm)
         metrics["align_factor"] = x.new_full((), factor)
-        return with_norm("grad_norm_vae", grad_norm_vae, with_norm("grad_norm_sit", grad_norm_sit, metrics))
+        return with_norm("grad_norm_vae", grad_norm_vae, with_norm("grad_norm_sit", grad_norm, metrics))

@@ -74,7 +74,6 @@ class RepaStep(MethodStep):
     randomness: Randomness
 
     def __call__(self, batch: Batch, step: int, share: Share) -> Metrics:
-        """Draws t and every noise anew for this batch, then updates."""
         return self.update(batch, self.randomness(step, len(batch.images), share, batch.images.device), step)
 
     def update(self, batch: Batch, draw: Draw, step: int) -> Metrics:
@@ -86,13 +85,13 @@ class RepaStep(MethodStep):
         factor = self.alignment.factor(step)
         targets = self.alignment.of_images(batch, step) + self.alignment.of_latents(x, batch, draw, step)
         terms = denoiser_terms(m.denoiser, self.path, x, batch, draw, targets, factor * self.method.proj_coeff)
-        sit_loss = terms.total
-        grad_norm_sit = self.optimise(sit_loss)
-        if grad_norm_sit is not None:
+        denoiser_loss = terms.total
+        grad_norm = self.optimise(denoiser_loss)
+        if grad_norm is not None:
             self.averages.update()
-        metrics = {"sit_loss": sit_loss.detach(), **terms.log(), **latent_health(m.latent_norm)}
+        metrics = {"sit_loss": denoiser_loss.detach(), **terms.log(), **latent_health(m.latent_norm)}
         metrics["align_factor"] = x.new_full((), factor)
-        return with_norm("grad_norm_sit", grad_norm_sit, metrics)
+        return with_norm("grad_norm_sit", grad_norm, metrics)
 
     def parts(self) -> Mapping[str, Stateful]:
         # The frozen autoencoder too, so that a checkpoint decodes by itself.

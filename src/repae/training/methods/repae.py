@@ -73,13 +73,13 @@ class RepaEStep(JointStep[RepaE]):
 
         # theta, omega: L_DIFF + lambda L_REPA on the same z, t and noise. The diffusion loss stops at the latent.
         x = m.latent_norm(latent.z.detach())
-        sit_terms = denoiser_terms(m.denoiser, self.path, x, batch, draw, targets, factor * self.method.proj_coeff)
-        sit_loss = sit_terms.total
-        grad_norm_sit = self.optimise.denoiser(sit_loss)
+        terms = denoiser_terms(m.denoiser, self.path, x, batch, draw, targets, factor * self.method.proj_coeff)
+        denoiser_loss = terms.total
+        grad_norm = self.optimise.denoiser(denoiser_loss)
 
-        if grad_norm_sit is not None:
+        if grad_norm is not None:
             self.averages.update()
-        metrics = {"sit_loss": sit_loss.detach(), "vae_loss": vae_loss.detach(), **sit_terms.log(), **vae_terms.log()}
+        metrics = {"sit_loss": denoiser_loss.detach(), "vae_loss": vae_loss.detach(), **terms.log(), **vae_terms.log()}
         metrics |= adversary | gan_weights(self.loss, step, images) | latent_health(m.latent_norm)
-        metrics["align_factor"] = sit_loss.new_full((), factor)
-        return with_norm("grad_norm_vae", grad_norm_vae, with_norm("grad_norm_sit", grad_norm_sit, metrics))
+        metrics["align_factor"] = denoiser_loss.new_full((), factor)
+        return with_norm("grad_norm_vae", grad_norm_vae, with_norm("grad_norm_sit", grad_norm, metrics))

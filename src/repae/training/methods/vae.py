@@ -71,7 +71,6 @@ class VaeStep(MethodStep):
     latent_shape: tuple[int, int, int]
 
     def __call__(self, batch: Batch, step: int, share: Share) -> Metrics:
-        """Draws the posterior's noise anew for this batch, then updates."""
         device = batch.images.device
         total = len(batch.images) * share.micros * share.size
         source = generator(device, self.seed, "step", step)
