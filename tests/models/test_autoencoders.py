@@ -123,7 +123,7 @@ def test_sizes_that_do_not_fit(make, facts):
 def test_each_part_compiles_as_a_whole(config, unchecked):
     """Regional compilation in place: no graph break, same names, same values."""
     plain, compiled = built(config), built(config)
-    for part in compiled.compile_parts():
+    for part in compiled.repeated_parts():
         part.compile(backend="eager", fullgraph=True)
     side = 8 // config.factor
     images, noise = torch.rand(1, 3, 8, 8), torch.randn(1, 4, side, side)

@@ -36,6 +36,9 @@ class Pixels(VariationalAutoencoder):
     def decode(self, z: Float[Tensor, "b k m n"]) -> Float[Tensor, "b c h w"]:
         return z
 
+    def repeated_parts(self) -> list[nn.Module]:
+        return [self]
+
 
 def test_every_level_comes_back():
     """All 256 levels through encode, normalise, denormalise, decode and rounding; reconstruction likewise."""

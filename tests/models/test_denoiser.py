@@ -93,7 +93,7 @@ def test_each_block_compiles_as_a_whole(training, unchecked):
     """Regional compilation, in place: no graph break inside a part, same names, same values and gradients."""
     plain, compiled = awake(), awake()
     compiled.load_state_dict(plain.state_dict())
-    for part in compiled.compile_parts():
+    for part in compiled.repeated_parts():
         part.compile(backend="eager", fullgraph=True)
     drop, results = torch.tensor([True, False, False, True]), []
     for model in (plain.train(training), compiled.train(training)):

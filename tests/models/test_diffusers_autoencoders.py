@@ -233,8 +233,8 @@ def test_published_sizes(name: str, numbers: int, latent: tuple[int, ...], facto
 def test_each_part_compiles_as_a_whole(unchecked: None) -> None:
     """Regional compilation in place: no graph break, same names, same values."""
     plain, compiled = built("qwen"), built("qwen")
-    assert len(compiled.compile_parts()) > 3
-    for part in compiled.compile_parts():
+    assert len(compiled.repeated_parts()) > 3
+    for part in compiled.repeated_parts():
         part.compile(backend="eager", fullgraph=True)
     assert list(plain.state_dict()) == list(compiled.state_dict())
     torch.testing.assert_close(plain(images(), noise(plain)).z, compiled(images(), noise(plain)).z)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from repae.models import ActNorm, Denoiser, GlobalBatchNorm2d, LatentNorm, SiT, SiTConfig
 from repae.runtime.distributed import world
-from repae.runtime.parallel import wrap
+from repae.runtime.parallel import ParallelPlan, parallelise
 
 CPU = torch.device("cpu")
 SMALL = SiTConfig(input_size=4, in_channels=3, hidden_size=24, depth=2, num_heads=3, num_classes=5)
@@ -51,7 +51,7 @@ def denoised() -> dict[str, Tensor]:
     for parameter in denoiser.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.2)
-    wrapped = wrap(denoiser.train(), compile=False, device=CPU)
+    wrapped = parallelise(denoiser.train(), ParallelPlan(CPU))
     t, y, drop = torch.linspace(0, 1, 8), torch.arange(8) % 5, torch.arange(8) % 3 == 0
     velocity, projected = wrapped(mine(batch()), mine(t), mine(y), mine(drop))
     (velocity.square().mean() + projected[0].square().mean()).backward()

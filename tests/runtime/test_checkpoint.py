@@ -9,6 +9,7 @@ import torch
 from errors import assert_tells, refused
 from processes import child_environment, run_processes
 from safetensors.torch import load_file
+from stacks import Layers
 from torch import nn
 
 from repae.config import UserError
@@ -282,14 +283,15 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
 def save_together(folder, bad):
     """On two processes: one good checkpoint, then one into a place that cannot be written."""
     from repae.runtime.distributed import world
-    from repae.runtime.parallel import wrap
+    from repae.runtime.parallel import ParallelPlan, parallelise
 
     torch.manual_seed(world().rank)
-    module = wrap(nn.Linear(2, 2), compile=False, device=torch.device("cpu"))
+    plan = ParallelPlan(torch.device("cpu"))
+    module = parallelise(Layers(nn.Linear(2, 2)), plan)
     store = CheckpointStore(folder)
     path = store.save(5, {"model": module}, {"size": world().size})
     latest = store.latest()
-    fresh = wrap(nn.Linear(2, 2), compile=False, device=torch.device("cpu"))
+    fresh = parallelise(Layers(nn.Linear(2, 2)), plan)
     step = store.load(path, {"model": fresh}).step
     try:
         CheckpointStore(bad).save(1, {"model": module}, {})
@@ -306,7 +308,7 @@ def test_two_processes_write_once_and_fail_together(tmp_path):
     (tmp_path / "file").write_text("")
     first, second = run_processes(save_together, str(tmp_path / "good"), str(tmp_path / "file" / "bad"))
     assert first["latest"] == second["latest"] == str(tmp_path / "good" / "step-0000005")
-    alone = nn.Linear(2, 2)
+    alone = Layers(nn.Linear(2, 2))
     CheckpointStore(tmp_path / "good").load(first["latest"], {"model": alone})
     for result in (first, second):
         assert result["step"] == 5

@@ -4,6 +4,7 @@ import pytest
 import torch
 from errors import refused
 from processes import run_processes
+from stacks import Layers
 from torch import nn
 
 from repae.config import UserError
@@ -11,7 +12,7 @@ from repae.runtime import distributed
 from repae.runtime.distributed import World, all_reduce_mean, all_reduce_sum, all_true, global_moments
 from repae.runtime.ema import EMA, EmaConfig
 from repae.runtime.optimise import AdamWConfig, Optimiser
-from repae.runtime.parallel import synchronise, unwrap, wrap
+from repae.runtime.parallel import ParallelPlan, parallelise, synchronise, unwrap
 from repae.runtime.precision import Precision
 from repae.runtime.seeds import Share
 
@@ -44,7 +45,7 @@ def _second_derivative(batch):
 def _train(share_of):
     """Four updates of two micro-batches each; the module is frozen and judged with in between, as in joint training."""
     torch.manual_seed(distributed.world().rank)
-    module = wrap(nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), compile=False, device=CPU)
+    module = parallelise(Layers(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), ParallelPlan(CPU))
     if distributed.world().size == 1:
         torch.manual_seed(0)
     optimiser = Optimiser(
@@ -80,7 +81,7 @@ def work():
     rank, size, _ = world = distributed.world()
     batch = _batch().chunk(size)[rank]
     number = torch.tensor([float(rank + 1)])
-    frozen = nn.Linear(2, 2).requires_grad_(False)
+    frozen = Layers(nn.Linear(2, 2)).requires_grad_(False)
     return {
         "world": tuple(world),
         "main": distributed.is_main(),
@@ -94,7 +95,7 @@ def work():
         "far": _moments(_batch(100.0).chunk(size)[rank]),
         "second": _second_derivative(batch),
         "trained": _train(lambda micro: Share(micro, 2, rank, size)),
-        "frozen_is_wrapped": wrap(frozen, compile=False, device=CPU) is not frozen,
+        "frozen_is_wrapped": parallelise(frozen, ParallelPlan(CPU)) is not frozen,
     }
 
 

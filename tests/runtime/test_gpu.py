@@ -2,13 +2,14 @@
 
 import pytest
 import torch
+from stacks import Layers
 from torch import nn
 
 from repae.runtime.device import pick_device
 from repae.runtime.distributed import all_true, global_moments
 from repae.runtime.ema import EMA, EmaConfig
 from repae.runtime.optimise import AdamWConfig, Optimiser
-from repae.runtime.parallel import wrap
+from repae.runtime.parallel import ParallelPlan, parallelise
 from repae.runtime.precision import Precision, float32
 
 pytestmark = pytest.mark.gpu
@@ -27,9 +28,8 @@ def test_a_step_never_waits_for_the_device(name, compiled, no_waiting):
     """Forward, backward, unscaling, clipping, step, a refused step, averages and global statistics."""
     device = pick_device("cuda")
     precision = Precision(name, device)
-    module = wrap(
-        nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8)).to(device), compile=compiled, device=device
-    )
+    layers = Layers(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8)).to(device)
+    module = parallelise(layers, ParallelPlan(device, compile=compiled))
     optimiser = Optimiser(module.parameters(), AdamWConfig(lr=1e-2), precision, accumulate=2, total_steps=20)
     ema = EMA(module, EmaConfig(warmup=True))
     batch = torch.randn(16, 8, device=device)

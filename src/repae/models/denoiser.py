@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from repae.config import UserError
 from repae.models.backbones.base import Backbone
 from repae.models.projector import MLP, AnyProjector
+from repae.runtime.parallel import Stacked
 
 Projected = list[Float[Tensor, "b n _"]]
 """For each teacher the projected tokens ``[B, T, z_k]``."""
 
 
-class Denoiser(nn.Module):
+class Denoiser(Stacked):
     """A backbone whose tokens after block number ``encoder_depth`` (from 1) are projected to each teacher's width.
 
     Without ``z_dims`` it is the backbone alone. ``projector_dim`` is the width of an MLP projector's hidden layers.
@@ -75,8 +76,7 @@ class Denoiser(nn.Module):
     ) -> Float[Tensor, "b c h w"]:
         return self.backbone(x, t, y)
 
-    def compile_parts(self) -> list[nn.Module]:
-        """The repeated parts that are worth compiling one by one."""
+    def repeated_parts(self) -> list[nn.Module]:
         return [*self.backbone.repeated_parts(), *self.projectors]
 
     def _project(self, tokens: Float[Tensor, "b n d"]) -> Projected:

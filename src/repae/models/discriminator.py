@@ -13,6 +13,7 @@ from repae.config import Config, UserError
 from repae.models.actnorm import ActNorm
 from repae.models.layers import at_least_float32
 from repae.runtime.distributed import global_moments, world
+from repae.runtime.parallel import Stacked
 from repae.runtime.precision import float32
 
 
@@ -37,7 +38,7 @@ class PatchGANConfig(Config):
         return 3 * 2**self.n_layers
 
 
-class PatchGAN(nn.Module):
+class PatchGAN(Stacked):
     """Images in [-1, 1] to one logit per patch; in float32 (or better) whatever the surrounding autocast says."""
 
     def __init__(self, config: PatchGANConfig) -> None:
@@ -68,6 +69,9 @@ class PatchGAN(nn.Module):
             )
         with float32():
             return self.main(at_least_float32(images))
+
+    def repeated_parts(self) -> list[nn.Module]:
+        return [self]
 
 
 class GlobalBatchNorm2d(nn.BatchNorm2d):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import cast
 
 import torch
 from torch import nn
@@ -20,7 +20,7 @@ from repae.models.discriminator import PatchGAN
 from repae.models.latent_norm import LatentNorm
 from repae.models.teachers.targets import Targets, check_tokens
 from repae.runtime.optimise import AdamWConfig, Optimiser
-from repae.runtime.parallel import wrap
+from repae.runtime.parallel import ParallelPlan, StackedT, parallelise, unwrap
 from repae.runtime.precision import Precision
 from repae.runtime.seeds import seed_of
 from repae.training.alignment import AlignedMethod, Alignment, SelfTeacher, check_self_teacher
@@ -109,9 +109,6 @@ def build_denoiser(setup: TrainSetup, side: int, channels: int, num_classes: int
         return Denoiser(config.build(), z_dims, backbone.encoder_depth, backbone.projector_dim, backbone.projector)
 
 
-ModuleT = TypeVar("ModuleT", bound=nn.Module)
-
-
 @dataclass(frozen=True)
 class StepBuilder:
     """What a method builds its step with: where and how to compute, and the parts that steps have in common.
@@ -133,14 +130,12 @@ class StepBuilder:
         if not trained:
             module.requires_grad_(False)
 
-    def trained(self, module: ModuleT, config: AdamWConfig) -> tuple[ModuleT, Optimiser]:
+    def trained(self, module: StackedT, config: AdamWConfig) -> tuple[StackedT, Optimiser]:
         """A prepared player, compiled and parallel as the run asks, and its optimiser."""
-        wrapped = cast(ModuleT, wrap(module, compile=self.compile, device=self.device))
-        parameters = [parameter for parameter in wrapped.parameters() if parameter.requires_grad]
+        made = parallelise(module, ParallelPlan(self.device, self.compile))
+        parameters = [parameter for parameter in made.parameters() if parameter.requires_grad]
         loop = self.setup.loop
-        return wrapped, Optimiser(
-            parameters, config, self.precision, accumulate=loop.accumulate, total_steps=loop.steps
-        )
+        return made, Optimiser(parameters, config, self.precision, accumulate=loop.accumulate, total_steps=loop.steps)
 
     def adversary(self, players: Players) -> tuple[nn.Module | None, Optimiser | None]:
         """The discriminator, prepared and wrapped, and its optimiser, where there is one."""
@@ -155,31 +150,45 @@ class StepBuilder:
     def denoising(
         self, method: AlignedMethod, players: Players
     ) -> tuple[Models, Alignment, Averages, Optimiser, Path, Randomness]:
-        """What every step with a denoiser needs; the autoencoder is prepared as well, and not yet wrapped."""
-        setup, joint = self.setup, "vae" in method.traits.trains
-        assert players.denoiser is not None and players.latent_norm is not None, method
-        models = Models(players.vae, players.denoiser, players.latent_norm, players.discriminator, players.targets)
-        self.prepare(models.vae, trained=joint)
-        self.prepare(models.denoiser, trained=True)
-        models.latent_norm.to(self.device).train(joint and setup.latent_norm.tracking == "live")
-        averages = Averages(models, setup.ema)
-        dropout = models.denoiser.backbone.config.class_dropout_prob
-        randomness = Randomness(setup.seed, players.latent_shape, setup.path, setup.time, dropout)
-        own = method.traits.self_teacher
-        teacher = None if own is None else SelfTeacher(cast(Denoiser, averages.denoiser.module), setup.path, own)
-        alignment = Alignment(method, models.targets, setup.loop.steps, teacher)
-        models.denoiser, optimise = self.trained(models.denoiser, setup.optimisers.denoiser)
-        return models, alignment, averages, optimise, setup.path, randomness
+        """What a step on a frozen autoencoder is made of, its method apart."""
+        models = self._models(method, players)
+        models.denoiser, optimise = self.trained(models.denoiser, self.setup.optimisers.denoiser)
+        alignment, averages, randomness = self._beside(method, models, players)
+        return models, alignment, averages, optimise, self.setup.path, randomness
 
     def joint(
         self, method: AlignedMethod, players: Players
     ) -> tuple[Models, Alignment, Averages, Optimisers, AutoencoderLoss, Path, Randomness]:
         """What a `JointStep` is made of, its method apart."""
-        models, alignment, averages, denoiser, path, randomness = self.denoising(method, players)
+        models = self._models(method, players)
+        models.denoiser, denoiser = self.trained(models.denoiser, self.setup.optimisers.denoiser)
         models.vae, vae = self.trained(models.vae, self.setup.optimisers.vae)
         models.discriminator, discriminator = self.adversary(players)
+        alignment, averages, randomness = self._beside(method, models, players)
         optimise = Optimisers(vae, denoiser, discriminator)
-        return models, alignment, averages, optimise, self.loss(), path, randomness
+        return models, alignment, averages, optimise, self.loss(), self.setup.path, randomness
+
+    def _models(self, method: AlignedMethod, players: Players) -> Models:
+        """The players of a step with a denoiser, prepared."""
+        assert players.denoiser is not None and players.latent_norm is not None, method
+        models = Models(players.vae, players.denoiser, players.latent_norm, players.discriminator, players.targets)
+        joint = "vae" in method.traits.trains
+        self.prepare(models.vae, trained=joint)
+        self.prepare(models.denoiser, trained=True)
+        models.latent_norm.to(self.device).train(joint and self.setup.latent_norm.tracking == "live")
+        return models
+
+    def _beside(
+        self, method: AlignedMethod, models: Models, players: Players
+    ) -> tuple[Alignment, Averages, Randomness]:
+        """What reads the models, and is made when these are what they will be trained as."""
+        setup = self.setup
+        averages = Averages(models, setup.ema)
+        dropout = unwrap(models.denoiser).backbone.config.class_dropout_prob
+        randomness = Randomness(setup.seed, players.latent_shape, setup.path, setup.time, dropout)
+        own = method.traits.self_teacher
+        teacher = None if own is None else SelfTeacher(cast(Denoiser, averages.denoiser.module), setup.path, own)
+        return Alignment(method, models.targets, setup.loop.steps, teacher), averages, randomness
 
 
 @contextmanager

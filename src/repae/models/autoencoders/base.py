@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from repae.config import UserError
 from repae.models.layers import at_least_float32
+from repae.runtime.parallel import Stacked
 
 _LOGVAR_RANGE = (-30.0, 20.0)
 
@@ -37,7 +38,7 @@ class AutoencoderOutput(NamedTuple):
     codes: Float[Tensor, "b k m n"] | None = None
 
 
-class Autoencoder(nn.Module, ABC):
+class Autoencoder(Stacked):
     """An autoencoder of images in [-1, 1].
 
     Its latents are raw: nothing in it scales or shifts them, whatever constants were published with it. Normalising
@@ -83,10 +84,6 @@ class Autoencoder(nn.Module, ABC):
     def published_statistics(self) -> Statistics | None:
         """Mean and standard deviation by which its authors normalise its latents, where they published them."""
         return None
-
-    def compile_parts(self) -> list[nn.Module]:
-        """The parts that are compiled one by one."""
-        return [self]
 
     def _check(self, images: Float[Tensor, "b c h w"]) -> None:
         channels, height, width = images.shape[1:]

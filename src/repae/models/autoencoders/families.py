@@ -32,7 +32,7 @@ class DiffusersAutoencoder(Autoencoder):
         super().__init__(latent_channels=latent_channels, factor=factor, image_channels=image_channels)
         self.model = model
 
-    def compile_parts(self) -> list[nn.Module]:
+    def repeated_parts(self) -> list[nn.Module]:
         parts: list[nn.Module] = []
         for half in (self.model.encoder, self.model.decoder):
             for name in ("down_blocks", "mid_block", "up_blocks"):

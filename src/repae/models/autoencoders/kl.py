@@ -108,7 +108,7 @@ class KLAutoencoder(VariationalAutoencoder):
         assert self.model.post_quant_conv is not None
         return self.model.decoder(self.model.post_quant_conv(z))
 
-    def compile_parts(self) -> list[nn.Module]:
+    def repeated_parts(self) -> list[nn.Module]:
         encoder, decoder = self.model.encoder, self.model.decoder
         return [*encoder.down_blocks, encoder.mid_block, decoder.mid_block, *decoder.up_blocks]
 

@@ -74,7 +74,7 @@ class TinyAutoencoder(VariationalAutoencoder):
     def decode(self, z: Float[Tensor, "b k m n"]) -> Float[Tensor, "b c h w"]:
         return self.decoder(z)
 
-    def compile_parts(self) -> list[nn.Module]:
+    def repeated_parts(self) -> list[nn.Module]:
         return [self.encoder, self.decoder]
 
 

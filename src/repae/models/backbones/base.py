@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 
 from repae.config import Config, UserError, suggest
 from repae.config.registry import Registry
 from repae.models.projector import MLP, AnyProjector
+from repae.runtime.parallel import Stacked
 
 BACKBONES = Registry("backbone")
 """The kinds of `BackboneSetup`: a recipe's field ``backbone``."""
@@ -102,7 +103,7 @@ class BackboneSetup(Config):
         return self.model_dump(exclude={"kind", "encoder_depth", "projector_dim", "projector"})
 
 
-class Backbone(nn.Module, ABC):
+class Backbone(Stacked):
     """Velocity field v(x_t, t, y) of normalised latents; t = 0 is data, t = 1 is noise.
 
     ``embed``, ``run`` and ``final`` are its three parts, for whoever needs the tokens between two blocks.
@@ -132,10 +133,6 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def final(self, tokens: Float[Tensor, "b n d"], condition: Float[Tensor, "b d"]) -> Float[Tensor, "b c h w"]:
         """Velocity of the latents that the tokens make up."""
-
-    @abstractmethod
-    def repeated_parts(self) -> list[nn.Module]:
-        """What it is a stack of, in order: these are compiled, and may be sharded and recomputed, one by one."""
 
     def forward(
         self,

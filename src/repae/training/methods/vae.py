@@ -46,10 +46,10 @@ class VaeOnly(MethodConfig):
     def build(self, players: Players, builder: StepBuilder) -> VaeStep:
         optimisers = builder.setup.optimisers
         builder.prepare(players.vae, trained=self.train_autoencoder)
-        average = EMA(players.vae, builder.setup.ema)
         vae, optimise = players.vae, None
         if self.train_autoencoder:
             vae, optimise = builder.trained(vae, optimisers.vae)
+        average = EMA(vae, builder.setup.ema)
         discriminator, optimise_discriminator = builder.adversary(players)
         shape = players.latent_shape
         return VaeStep(
