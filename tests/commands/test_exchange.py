@@ -261,8 +261,8 @@ def test_other_things_to_start_from(imported: Path, tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path / "alone" / "checkpoints")
     newest = store.latest()
     assert newest is not None
-    judge = store.read(newest, "discriminator")
-    assert torch.allclose(judge["main.0.weight"], files.weights("discriminator")["main.0.weight"], atol=1e-6)
+    discriminator = store.read(newest, "discriminator")
+    assert torch.allclose(discriminator["main.0.weight"], files.weights("discriminator")["main.0.weight"], atol=1e-6)
 
 
 def test_a_start_that_does_not_fit_is_refused_before_anything(

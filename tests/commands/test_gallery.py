@@ -1,4 +1,4 @@
-"""`repae evaluate` draws the gallery, judges autoencoders alone, and its figures appear during training too."""
+"""`repae evaluate` draws the gallery, measures autoencoders alone, and its figures appear during training too."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A joint run on digits of 16 px, which the classifier cannot judge, evaluated after every step."""
+    """A joint run on digits of 16 px, which the classifier cannot take, evaluated after every step."""
     return train(tmp_path_factory.mktemp("runs"), "digits", "watched", **WATCHED)
 
 

@@ -146,9 +146,9 @@ def test_a_folder_belongs_to_its_settings(run: Path, tmp_path: Path, capsys: pyt
     line = error_of(run, {**options, "seed": 1, "sampler.steps": 2}, capsys)
     assert_tells(line, out, "sampler.steps was 1", 2, "seed was 0", 1, "another --out")
     (out / "manifest.json").unlink()
-    assert_tells(error_of(run, options, capsys), out, "samples.npz", "manifest.json", "REMEDY")
+    assert_tells(error_of(run, options, capsys), out, "samples.npz", "manifest.json", "another --out")
     (out / "manifest.json").write_text("{")
-    assert_tells(error_of(run, options, capsys), out / "manifest.json", "cannot be read", "REMEDY")
+    assert_tells(error_of(run, options, capsys), out / "manifest.json", "cannot be read", "another --out")
     assert (out / "samples.npz").read_bytes() == before
 
 

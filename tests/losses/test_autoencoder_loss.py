@@ -34,7 +34,7 @@ def latent(seed: int = 1, **changes: torch.Tensor | None) -> AutoencoderOutput:
     return AutoencoderOutput(mean, logvar, mean, images(seed))._replace(**changes)
 
 
-def judge(x: torch.Tensor) -> torch.Tensor:
+def discriminate(x: torch.Tensor) -> torch.Tensor:
     return F.avg_pool2d(x, 4).mean(1, keepdim=True) * 3 - 0.2
 
 
@@ -82,14 +82,14 @@ def test_total_is_the_sum_of_the_logged_terms(logvar_init: float) -> None:
     """reconstruction / exp(logvar) + perceptual + KL + weighted GAN, each logged as it was summed."""
     config = AutoencoderLossConfig(logvar_init=logvar_init, kl_weight=0.01, perceptual_weight=0.5)
     loss = AutoencoderLoss(config, perceptual=partial(feature_distance, lambda x: [x, F.avg_pool2d(x, 2)]))
-    terms = loss.generator(images(0), latent(), judge, step=0)
+    terms = loss.generator(images(0), latent(), discriminate, step=0)
     log = terms.log()
     names = ("reconstruction_loss", "perceptual_loss", "kl_loss", "weighted_gan_loss")
     torch.testing.assert_close(terms.total, torch.stack([log[name] for name in names]).sum())
     pixel = (images(0) - images(1)).abs().mean() / math.exp(logvar_init)
     torch.testing.assert_close(log["reconstruction_loss"], pixel)
-    torch.testing.assert_close(log["weighted_gan_loss"], -0.1 * judge(images(1)).mean())
-    torch.testing.assert_close(log["gan_loss"], -judge(images(1)).mean())
+    torch.testing.assert_close(log["weighted_gan_loss"], -0.1 * discriminate(images(1)).mean())
+    torch.testing.assert_close(log["gan_loss"], -discriminate(images(1)).mean())
 
 
 def test_a_codebook_takes_the_place_of_the_kl() -> None:
@@ -134,11 +134,11 @@ def test_discriminator_start_silences_the_generator_term_but_not_lecam() -> None
 
     before = loss.generator(images(0), latent(), forbidden, step=1).log()
     assert float(before["weighted_gan_loss"]) == 0.0
-    terms = loss.discriminator(images(0), images(1), judge, step=1)
+    terms = loss.discriminator(images(0), images(1), discriminate, step=1)
     assert float(terms.log()["hinge_loss"]) == 0.0
     torch.testing.assert_close(terms.total, terms.log()["lecam_loss"])
     assert float(terms.total) > 0
-    after = loss.discriminator(images(0), images(1), judge, step=2)
+    after = loss.discriminator(images(0), images(1), discriminate, step=2)
     assert float(after.log()["hinge_loss"]) > 0
 
 
@@ -147,7 +147,7 @@ def test_the_discriminator_sees_neither_graph() -> None:
     reconstruction = images(1).requires_grad_()
     weight = torch.ones(1, requires_grad=True)
     terms = AutoencoderLoss(AutoencoderLossConfig(perceptual_weight=0)).discriminator(
-        images(0), reconstruction, lambda x: judge(x) * weight, step=0
+        images(0), reconstruction, lambda x: discriminate(x) * weight, step=0
     )
     terms.total.backward()
     assert reconstruction.grad is None and weight.grad is not None

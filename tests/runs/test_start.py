@@ -65,7 +65,7 @@ QUICK = {
 }
 
 
-def judge(seed: int = 4, **sizes: Any) -> PatchGAN:
+def patchgan(seed: int = 4, **sizes: Any) -> PatchGAN:
     torch.manual_seed(seed)
     return PatchGAN(PatchGANConfig(in_channels=1, ndf=8, n_layers=2, **sizes))
 
@@ -79,7 +79,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         DiffusersConfig(architecture=GREY_FLUX).build(1).model.save_pretrained(folder / "flux" / "vae")
         vgg = LpipsNetwork(load=False)
         torch.save({f"features.{name}": tensor for name, tensor in vgg.layers.state_dict().items()}, folder / "vgg.pth")
-        torch.save(judge().state_dict(), folder / "disc.pt")
+        torch.save(patchgan().state_dict(), folder / "disc.pt")
     return folder
 
 
@@ -144,7 +144,7 @@ def test_a_discriminator_that_does_not_fit(files: Path, tmp_path: Path) -> None:
     base = recipe(files)
     assert discriminator_weights(base, 1) is not None
     assert discriminator_weights(base.replace(**{"discriminator.weights": None}), 1) is None
-    torch.save(judge(norm="act").state_dict(), tmp_path / "act.pt")
+    torch.save(patchgan(norm="act").state_dict(), tmp_path / "act.pt")
     for changes, channels, facts in (
         ({"discriminator.ndf": 16}, 1, ["main.0.bias", "(8,)", "(16,)"]),
         ({}, 3, ["main.0.weight", "(8, 1, 4, 4)", "(8, 3, 4, 4)"]),
@@ -215,7 +215,7 @@ def test_lpips_of_a_recipe(files: Path) -> None:
     torch.testing.assert_close(distance(ours, real), expected)
 
 
-def test_the_first_teacher_judges(files: Path) -> None:
+def test_the_first_teacher_compares(files: Path) -> None:
     """The distance in a teacher's features is that of the first one; one without feature maps says so."""
 
     class Blind(Teacher):

@@ -33,10 +33,10 @@ def test_a_reconstruction_hears_of_it(teacher: TimmTeacher) -> None:
     """Through the resizing too, and beyond the range of images; the teacher itself learns nothing."""
     small = TimmTeacher(TimmTeacherConfig(name="test_vit", grid=3), load=False)
     real = torch.rand(2, 3, 64, 64) * 2 - 1
-    for judge in (teacher, small):
+    for network in (teacher, small):
         ours = (real * 1.5).requires_grad_()
-        distance = feature_distance(judge.features, ours, real)
+        distance = feature_distance(network.features, ours, real)
         distance.backward()
         assert distance > 0 and ours.grad is not None and (ours.grad[ours.abs() > 1] != 0).any()
-        assert all(parameter.grad is None for parameter in judge.parameters())
-        assert feature_distance(judge.features, real, real) == 0
+        assert all(parameter.grad is None for parameter in network.parameters())
+        assert feature_distance(network.features, real, real) == 0
