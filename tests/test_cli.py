@@ -109,7 +109,7 @@ def test_help_of_train_lists_the_fields_with_the_recipes_own_values(capsys: pyte
         (["train", "digits", "--backbone.num-heads", "5"], ["num_heads 5", "hidden_size 96", "a divisor"]),
         (["train", "digits-sit", "--data.resolution", "36"], ["resolution 36", "multiple of 8"]),
         (["train", "digits", "--num-classes", "9"], ["num_classes is 9", "10 classes", "leave num_classes out"]),
-        (["train", "folder", "--data.path", "nowhere"], ["'nowhere'", "correct the path"]),
+        (["train", "folder", "--data.path", "nowhere"], ["nowhere", "--data PATH"]),
         (["recipes", "digts"], ["'digts'", "did you mean 'digits'"]),
         (["recipes", "digits", "--all"], ["--all", "no option"]),
         (["sample"], ["the run", "missing"]),

@@ -31,7 +31,7 @@ from repae.preparation.statistics import latent_statistics
 from repae.recipes.catalogue import find
 from repae.recipes.recipe import Recipe
 from repae.runs.cached_latents import RunLatents
-from repae.runs.preflight.plan import plan
+from repae.runs.preflight.check import preflight
 from repae.runtime.precision import Precision
 from repae.runtime.seeds import Share
 from repae.training.build import StepBuilder, build_players
@@ -231,10 +231,12 @@ def test_a_teacher_that_is_not_cached_sees_the_images(runs: Path, caplog: pytest
 def test_a_dry_run_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: Path) -> None:
     """The command that makes the latents; and latents of other images are refused there already."""
     monkeypatch.chdir(tmp_path)
-    found = plan(find("digits-sit").replace(**{"latents.path": "nowhere"}))
-    assert any("`repae cache VAE --data DATA --out nowhere`" in text for text in found.missing)
+    (gone,) = preflight(find("digits-sit").replace(**{"latents.path": "nowhere"})).problems
+    assert gone.blocks
+    assert_tells(gone.text, "`repae cache VAE --data DATA --out nowhere`")
+    other = find("digits-sit").replace(**{"latents.path": str(runs / "latents"), "data.resolution": 64})
     with refused(UserError, runs / "latents", "resolution was 32", 64, "`repae cache VAE --data DATA --out FOLDER`"):
-        plan(find("digits-sit").replace(**{"latents.path": str(runs / "latents"), "data.resolution": 64}))
+        preflight(other).images()
 
 
 def test_the_published_second_stage() -> None:

@@ -107,7 +107,7 @@ def test_a_dry_run_says_what_was_found(
 ) -> None:
     """Protects the plan for every kind: images and classes where they are at hand, what is missing where not."""
     monkeypatch.chdir(place)
-    monkeypatch.setattr("repae.runs.preflight.plan.activations", lambda *arguments: 0.0)
+    monkeypatch.setattr("repae.runs.preflight.rehearsal.activations", lambda *arguments: 0.0)
     assert main(["train", "folder", "--data", "photos.zip", "--dry-run"]) == 0
     assert "photos.zip, 8 images of 64 px, 2 classes" in capsys.readouterr().out
     gone = "{kind: archive, path: gone.zip, resolution: 64}"

@@ -12,7 +12,7 @@ from repae.commands.train import train
 from repae.models.projector import ConvProjector
 from repae.recipes.catalogue import find
 from repae.runs.open import open_run
-from repae.runs.preflight.plan import plan
+from repae.runs.preflight.dry_run import dry_run
 from repae.runtime.schedules import Until
 
 SMALL = {
@@ -51,4 +51,4 @@ def test_a_run_with_every_switch(tmp_path: Path) -> None:
 
 def test_the_plan_names_the_self_teacher() -> None:
     """It costs no parameters, so it stands in a line of its own."""
-    assert "self: the average's own tokens after block 4" in str(plan(find("digits-sra")))
+    assert "self: the average's own tokens after block 4" in str(dry_run(find("digits-sra")))

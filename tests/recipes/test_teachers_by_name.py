@@ -20,7 +20,7 @@ from repae.models.teachers.catalogue import entry_of
 from repae.models.teachers.timm import TimmTeacherConfig
 from repae.recipes.catalogue import compose, find
 from repae.recipes.recipe import EmbeddedTeacherTraining, Recipe
-from repae.runs.preflight.plan import check_sizes
+from repae.runs.preflight.check import preflight
 
 TWO = (TimmTeacherConfig(name="dinov2-b"), TimmTeacherConfig(name="clip-l"))
 
@@ -66,7 +66,7 @@ def test_a_file_takes_names_and_is_written_in_full(tmp_path: Path) -> None:
 def test_an_unknown_name_is_refused_before_anything_is_trained() -> None:
     """With the nearest name."""
     with refused(UserError, "'dinov2-vit-c'", "`repae teachers`", "did you mean 'dinov2-s'"):
-        check_sizes(compose("folder", {"teachers": "dinov2-vit-c"}))
+        preflight(compose("folder", {"teachers": "dinov2-vit-c"})).images()
 
 
 def test_the_command_lists_them(capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,8 +23,8 @@ from repae.models.teachers.embedded import EmbeddedTeacher, EmbeddedTeacherConfi
 from repae.recipes.catalogue import find
 from repae.recipes.recipe import FromPublished, LpipsPerceptual, Recipe, TeacherPerceptual
 from repae.runs.discriminator import discriminator_weights
-from repae.runs.perceptual import check_perceptual, perceptual_files, pretrained_distance, teacher_distance
-from repae.runs.preflight.plan import plan
+from repae.runs.perceptual import perceptual_files, pretrained_distance, teacher_distance
+from repae.runs.preflight.check import preflight
 from repae.runtime.checkpoint import CheckpointStore
 
 CPU = torch.device("cpu")
@@ -161,7 +161,7 @@ def test_a_discriminator_that_does_not_fit(files: Path, tmp_path: Path) -> None:
 def test_what_is_missing_is_said_beforehand(files: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The dry run names each file by its own option, and nothing when all are there."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    assert plan(recipe(files)).missing == ()
+    assert preflight(recipe(files)).problems == ()
     changes = {
         "discriminator.weights": "nothing.pt",
         "perceptual.vgg": None,
@@ -169,7 +169,7 @@ def test_what_is_missing_is_said_beforehand(files: Path, monkeypatch: pytest.Mon
         "vae.path": "someone/flux",
         "vae.architecture": GREY_FLUX,
     }
-    said = " ".join(plan(recipe(files).replace(**changes)).missing)
+    said = " ".join(map(str, preflight(recipe(files).replace(**changes)).problems))
     assert_tells(said, "nothing.pt", "--discriminator.weights PATH", "vgg16.tv_in1k", "--perceptual.vgg FILE")
     assert_tells(said, "linear.pth", "someone/flux", "--vae.path FOLDER")
 
@@ -181,11 +181,11 @@ def test_what_is_missing_is_said_beforehand(files: Path, monkeypatch: pytest.Mon
         ({"perceptual.kind": "teacher", "teachers": ()}, ["perceptual.kind", "teachers is empty", "add one"]),
         (
             {"perceptual.kind": "lpips", "perceptual.vgg": "nothing.pth"},
-            ["perceptual.vgg", "'nothing.pth'", "say where"],
+            ["--perceptual.vgg FILE", "no file nothing.pth"],
         ),
         (
             {"perceptual.kind": "lpips-convnext_s", "perceptual.convnext": "nothing.pth"},
-            ["perceptual.convnext", "'nothing.pth'", "say where"],
+            ["--perceptual.convnext FILE", "no file nothing.pth"],
         ),
     ],
 )
@@ -193,9 +193,9 @@ def test_a_perceptual_term_that_nobody_can_compute(changes: dict[str, Any], fact
     """Refused first; where the term does not count, nothing is asked for."""
     base = find("digits-full").replace(**changes)
     with refused(UserError, *facts):
-        check_perceptual(base)
+        preflight(base).images()
     for silent in (base.replace(**{"losses.perceptual_weight": 0}), base.replace(**{"method.kind": "repa"})):
-        check_perceptual(silent)
+        assert not any("nothing.pth" in str(problem) for problem in preflight(silent).problems)
         assert pretrained_distance(silent, CPU) is None and not list(perceptual_files(silent))
 
 

@@ -14,10 +14,10 @@ The run's folder is runs/NAME; the same command goes on where a killed one stopp
   repae train digits                                       the quick start, minutes on two cores
   repae train digits --name mine --loop.steps 2000 --path.kind cosine
   repae train folder --data PATH --name mine               images of your own: folder, archive, shards; docs/data.md
-  repae train repae-sdvae-xl2 --dry-run                    what it would take, and what is missing
+  repae train repae-sdvae-xl2 --dry-run                    what it would take, and what is in the way
   torchrun --nproc-per-node 8 -m repae train repae-sdvae-xl2
 
-  --dry-run             build everything without memory, print sizes and what is missing, train nothing
+  --dry-run             build everything without memory, print sizes and all that is in the way, train nothing
   --init-from FOLDER    start from the players of a run, an import or an exported folder of the same sizes
   --losses-from FILE    loss weights from a file in the guide's form (l1_lpips_kl_gan.yaml); single fields win over it
   --runs FOLDER         where runs are kept (runs)
@@ -28,14 +28,14 @@ The run's folder is runs/NAME; the same command goes on where a killed one stopp
 
 def _train(arguments: Arguments) -> int:
     name = arguments.only("the recipe, a name from `repae recipes` or the path of a recipe.yaml,")
-    runs, dry_run = Path(arguments.take("runs") or "runs"), arguments.switch("dry-run")
+    runs, dry = Path(arguments.take("runs") or "runs"), arguments.switch("dry-run")
     losses, start = arguments.take("losses-from"), arguments.take("init-from")
     from repae.recipes.catalogue import compose
-    from repae.runs.preflight.plan import plan
+    from repae.runs.preflight.dry_run import dry_run
 
     recipe = compose(name, arguments.options, losses, start)
-    if dry_run:
-        say(str(plan(recipe)))
+    if dry:
+        say(str(dry_run(recipe, runs)))
         return 0
     from repae.commands.train import train
     from repae.runs.players import Interrupted

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from repae.commands.evaluation_hook import Monitor
 from repae.commands.preview_hook import Preview, final_pictures
-from repae.config import UserError, write_atomic
+from repae.config import write_atomic
 from repae.data import Dataset
 from repae.recipes.recipe import Recipe
 from repae.report import build as build_report
-from repae.runs.cached_latents import RunLatents, open_latents
+from repae.runs.cached_latents import RunLatents
 from repae.runs.context import RunContext, run_context, writable, write_environment
 from repae.runs.discriminator import discriminator_weights
-from repae.runs.identity import check_same_run
-from repae.runs.perceptual import check_perceptual, pretrained_distance, teacher_distance
+from repae.runs.perceptual import pretrained_distance, teacher_distance
 from repae.runs.players import Interrupted, batches, first_statistics, started_vae, trained_teachers
-from repae.runs.preflight.plan import check_sizes
-from repae.runs.start import check_start, start_denoiser, start_discriminator
+from repae.runs.preflight.check import preflight
+from repae.runs.start import start_denoiser, start_discriminator
 from repae.runtime.checkpoint import CheckpointStore
 from repae.runtime.distributed import barrier, is_main, world
 from repae.runtime.ema import short_run_warning
@@ -46,28 +46,21 @@ def train(recipe: Recipe, runs: str | Path = "runs") -> Path:
     """
     runs = Path(runs)
     folder = runs / recipe.name
-    check_perceptual(recipe)
-    recipe = recipe.resolved()
-    check_sizes(recipe)
-    check_start(recipe)
+    found = preflight(recipe, runs)
+    recipe, dataset, latents = found.recipe, found.images(), found.latents
     with run_context(recipe.runtime, runs) as context:
-        dataset = recipe.data.open()
-        if recipe.num_classes not in (None, dataset.num_classes):
-            raise UserError(
-                f"num_classes is {recipe.num_classes}, the data has {dataset.num_classes} classes; "
-                "leave num_classes out to take the data's, or point data.path at the right folder"
-            )
-        if is_main():
-            check_same_run(recipe, writable(folder))
-            write_environment(folder / "environment.json", context.device)
-        barrier()
-        latents = open_latents(recipe, dataset, context)
         prepared = _prepared(recipe, dataset, latents, context)
-        if is_main() and prepared.teachers:
-            write_atomic(folder / "teacher.json", json.dumps(prepared.teachers, indent=2) + "\n")
+        evaluations = [] if recipe.evaluation.every is None else [Monitor(recipe, prepared.step, dataset, context)]
+        # Not earlier: what the hub or a damaged file refuses leaves no folder behind either.
+        if is_main():
+            write_atomic(writable(folder) / "recipe.yaml", recipe.to_yaml())
+            write_environment(folder / "environment.json", context.device)
+            if prepared.teachers:
+                write_atomic(folder / "teacher.json", json.dumps(prepared.teachers, indent=2) + "\n")
+        barrier()
         if (warning := short_run_warning(recipe.ema, recipe.loop.steps)) and is_main():
             log.warning(warning)
-        outcome = _loop(recipe, dataset, context, prepared, folder)
+        outcome = _loop(recipe, dataset, context, prepared, folder, evaluations)
         if not outcome.finished:
             raise Interrupted(f"stopped after step {outcome.step} of {recipe.loop.steps}; checkpoint in {folder}")
         if is_main():
@@ -95,7 +88,7 @@ def _prepared(recipe: Recipe, dataset: Dataset, latents: RunLatents | None, cont
         "class_names": list(dataset.class_names),
         "data": dataset.fingerprint,
     }
-    # What can be missing or not fit comes before what takes time.
+    # What may have to be fetched comes before what takes time.
     given = discriminator_weights(recipe, dataset.channels)
     perceptual = pretrained_distance(recipe, context.device)
     teachers = latents.teachers() if latents is not None else None
@@ -112,6 +105,7 @@ def _prepared(recipe: Recipe, dataset: Dataset, latents: RunLatents | None, cont
     start_discriminator(recipe, players.discriminator, given)
     read, figures = dataset, []
     if latents is not None:
+        latents.warn_of_uncached()
         latents.check_vae(players.vae, dataset)
         meta["latents"] = latents.facts()
         read = latents.reading(dataset, players.targets)
@@ -125,11 +119,16 @@ def _prepared(recipe: Recipe, dataset: Dataset, latents: RunLatents | None, cont
     return Prepared(recipe.method.build(players, builder), read, meta, figures)
 
 
-def _loop(recipe: Recipe, dataset: Dataset, context: RunContext, prepared: Prepared, folder: Path) -> Outcome:
+def _loop(
+    recipe: Recipe,
+    dataset: Dataset,
+    context: RunContext,
+    prepared: Prepared,
+    folder: Path,
+    evaluations: Sequence[Hook],
+) -> Outcome:
     trackers = _trackers(recipe, folder) if is_main() else []
-    hooks: list[Hook] = [Preview(recipe, prepared.step, dataset, context, folder, trackers)]
-    if recipe.evaluation.every is not None:
-        hooks.append(Monitor(recipe, prepared.step, dataset, context))
+    hooks: list[Hook] = [Preview(recipe, prepared.step, dataset, context, folder, trackers), *evaluations]
     loop = Loop(
         prepared.step,
         batches(prepared.read, recipe.loop, recipe.seed, context, world()),

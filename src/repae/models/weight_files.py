@@ -115,8 +115,10 @@ def fit(module: nn.Module, state: Mapping[str, Tensor], complaint: str, remedy: 
     Raises:
         UserError: as `check_coverage`.
     """
-    check_coverage(module.state_dict(), state, complaint, remedy)
-    module.load_state_dict(dict(state))
+    own = module.state_dict()
+    check_coverage(own, state, complaint, remedy)
+    # A module on the meta device has no memory to copy into: it takes the tensors themselves.
+    module.load_state_dict(dict(state), assign=any(tensor.is_meta for tensor in own.values()))
 
 
 def _refusal(file: Path, words: str) -> str:

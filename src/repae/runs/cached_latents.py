@@ -16,11 +16,12 @@ from repae.data.latent_dataset import LatentDataset
 from repae.data.latent_store import CachedTokens, LatentStore
 from repae.models.autoencoders import Autoencoder
 from repae.models.pixels import to_symmetric
+from repae.models.teachers.embedded import EmbeddedTeacher
 from repae.models.teachers.targets import GivenTargets, OnlineTargets, Targets
+from repae.models.teachers.timm import TimmTeacher
 from repae.preparation.statistics import evenly_spaced, stored_statistics
-from repae.recipes.recipe import Recipe, Teacher
-from repae.runs.context import RunContext
-from repae.runs.players import RunTeachers, teacher_networks
+from repae.recipes.recipe import EmbeddedTeacherTraining, Recipe, Teacher
+from repae.runs.players import RunTeachers
 from repae.runtime.digest import weights_digest
 from repae.runtime.distributed import is_main
 from repae.runtime.modes import evaluating
@@ -42,10 +43,14 @@ def teacher_identity(config: Teacher) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class RunLatents:
-    """The cached latents of a run, and the numbers of the cached teachers that are the recipe's, in its order."""
+    """The cached latents of a run, and the numbers of the cached teachers that are the recipe's, in its order.
+
+    Where one of the recipe's teachers is ``uncached``, all of them have to see the images, and none is ``cached``.
+    """
 
     store: LatentStore
     cached: tuple[int, ...]
+    uncached: tuple[str, ...] = ()
 
     def teachers(self) -> RunTeachers | None:
         """The targets that come with the batches; None where the teachers have to be asked."""
@@ -73,6 +78,13 @@ class RunLatents:
         """What a run on the images themselves would measure, as the cache says; else from the cached latents."""
         known = self.store.statistics
         return stored_statistics(self.store) if known is None else known.tensors()
+
+    def warn_of_uncached(self) -> None:
+        """Says that images are read although there are tokens here: none of theirs, or not of all teachers."""
+        if self.uncached and self.store.teachers and is_main():
+            held, wanted = ", ".join(teacher.name for teacher in self.store.teachers), ", ".join(self.uncached)
+            log.warning("%s holds tokens of %s, but not of %s as this recipe has it: images are read, and all teachers "
+                        "see them", self.store.where, held, wanted)  # fmt: skip
 
     def check_vae(self, vae: Autoencoder, dataset: Dataset) -> None:
         """Refuse another autoencoder than the one that made the latents.
@@ -102,8 +114,8 @@ class RunLatents:
             )
 
 
-def open_latents(recipe: Recipe, dataset: Dataset, context: RunContext) -> RunLatents | None:
-    """The latents that a recipe names, checked against its images; None where it names none.
+def open_latents(recipe: Recipe, dataset: Dataset) -> RunLatents | None:
+    """The latents that a recipe names, checked against its images and teachers; None where it names none.
 
     Raises:
         UserError: they are missing, damaged, or of other images.
@@ -115,16 +127,11 @@ def open_latents(recipe: Recipe, dataset: Dataset, context: RunContext) -> RunLa
         return RunLatents(store, ())
     found = [_number(config, store.teachers) for config in recipe.teachers]
     missing = [config for config, number in zip(recipe.teachers, found) if number is None]
-    if missing and store.teachers and is_main():
-        held = ", ".join(teacher.name for teacher in store.teachers)
-        wanted = ", ".join(getattr(config, "name", config.kind) for config in missing)
-        log.warning("%s holds tokens of %s, but not of %s as this recipe has it: images are read, and all teachers "
-                    "see them", store.where, held, wanted)  # fmt: skip
     if missing:
-        return RunLatents(store, ())
+        return RunLatents(store, (), tuple(getattr(config, "name", config.kind) for config in missing))
     cached = tuple(number for number in found if number is not None)
     for config, number in zip(recipe.teachers, cached):
-        _check_teacher(config, store.teachers[number], dataset, context, store.where)
+        _check_teacher(config, store.teachers[number], store.where)
     return RunLatents(store, cached)
 
 
@@ -132,11 +139,14 @@ def _number(config: Teacher, cached: tuple[CachedTokens, ...]) -> int | None:
     return next((number for number, each in enumerate(cached) if each.config == teacher_identity(config)), None)
 
 
-def _check_teacher(config: Teacher, cached: CachedTokens, dataset: Dataset, context: RunContext, where: str) -> None:
+def _check_teacher(config: Teacher, cached: CachedTokens, where: str) -> None:
     """Where the recipe says which file a teacher's weights are in, they must be those of the cache."""
-    if not any(getattr(config, name, None) for name in PATHS):
+    if isinstance(config, EmbeddedTeacherTraining):
+        network = None if config.folder is None else EmbeddedTeacher.load(config.folder)
+    else:
+        network = None if config.weights is None else TimmTeacher(config)
+    if network is None:
         return
-    (network,), _ = teacher_networks([config], dataset, context)
     digest = weights_digest(network)
     if digest != cached.weights:
         raise UserError(

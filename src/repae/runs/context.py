@@ -87,6 +87,19 @@ def _commit() -> str | None:
         return None
 
 
+def check_writable(folder: Path) -> None:
+    """Refuses a folder in which nothing could be written; makes none.
+
+    Raises:
+        UserError: something else is in its way, or it may not be made.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise UserError(f"{folder} cannot be made: {there} is no folder; choose another one with --runs")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{folder} cannot be made: {there} may not be written to; choose another one with --runs")
+
+
 def writable(folder: Path) -> Path:
     """``folder``, made if it is missing.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from repae.config import UserError, write_atomic
+from repae.config import UserError
 from repae.recipes.recipe import Recipe
 from repae.recipes.saved import read_recipe
 from repae.runtime.checkpoint import CheckpointStore
@@ -29,7 +29,7 @@ FREE = (
 
 
 def check_same_run(recipe: Recipe, folder: Path) -> None:
-    """Refuses a folder with checkpoints of another run, else writes the recipe into it.
+    """Refuses a folder with checkpoints of another run.
 
     Raises:
         UserError: naming every field that differs and would alter the mathematics.
@@ -43,7 +43,6 @@ def check_same_run(recipe: Recipe, folder: Path) -> None:
                 f"{folder} holds a run of another recipe: {differing}. "
                 "Give this run another --name, or remove that folder, or restore the fields to go on with it"
             )
-    write_atomic(path, recipe.to_yaml())
 
 
 def differences(before: Any, now: Any, free: tuple[str, ...] = ()) -> str:

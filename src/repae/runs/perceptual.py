@@ -16,10 +16,10 @@ from repae.recipes.recipe import LpipsConvnextPerceptual, LpipsPerceptual, NoPer
 
 
 def check_perceptual(recipe: Recipe) -> None:
-    """Refuses, before anything is trained or loaded, a perceptual term that nobody can compute.
+    """Refuses a perceptual term that nobody can compute.
 
     Raises:
-        UserError: a weight without a network, the features of a teacher that is not there, or a missing file.
+        UserError: a weight without a network, or the features of a teacher that is not there.
     """
     if not _counts(recipe):
         return
@@ -33,9 +33,6 @@ def check_perceptual(recipe: Recipe) -> None:
             "perceptual.kind 'teacher' compares in the features of the first teacher, and teachers is empty; "
             "add one (kind 'embedded' needs no weights), or choose another perceptual.kind"
         )
-    for option, _, path in perceptual_files(recipe):
-        if path is not None and not Path(path).is_file():
-            raise UserError(f"{option} is {path!r}, where there is no file; say where it is, or leave it out")
 
 
 def perceptual_files(recipe: Recipe) -> Iterator[tuple[str, str, str | None]]:

@@ -177,21 +177,26 @@ def started_vae(recipe: Recipe, dataset: Dataset, context: RunContext) -> Autoen
 
 
 def first_statistics(recipe: Recipe, vae: Autoencoder, dataset: Dataset, context: RunContext) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of raw latents with which the latent normaliser begins.
-
-    Raises:
-        UserError: published ones are wanted, and this autoencoder has none.
-    """
+    """Mean and standard deviation of raw latents with which the latent normaliser begins."""
     if recipe.latent_norm.statistics == "data":
         with evaluating(vae):
             return latent_statistics(vae, dataset, context.precision)
     published = vae.published_statistics()
-    if published is None:
+    assert published is not None, "check_published_statistics has refused this"
+    return published
+
+
+def check_published_statistics(recipe: Recipe, vae: Autoencoder) -> None:
+    """Refuses to begin with statistics that nobody published.
+
+    Raises:
+        UserError: published ones are wanted, and this autoencoder has none.
+    """
+    if recipe.latent_norm.statistics == "published" and vae.published_statistics() is None:
         raise UserError(
             f"latent_norm.statistics is 'published', and a vae of kind {recipe.vae.kind!r} comes with none; "
             "set it to 'data' to take those of the run's own latents"
         )
-    return published
 
 
 def _warmed(recipe: Recipe, start: FromWarmup, dataset: Dataset, context: RunContext) -> dict[str, Any]:
@@ -238,17 +243,34 @@ def _warmed(recipe: Recipe, start: FromWarmup, dataset: Dataset, context: RunCon
 def _targets(recipe: Recipe, networks: list[Teacher], dataset: Dataset, context: RunContext) -> Targets:
     if not networks:
         return NoTargets()
-    volume = sum(4 * len(dataset) * network.dim * network.tokens(dataset.resolution) for network in networks)
-    if volume > IN_MEMORY or dataset.flip:
-        if recipe.class_mean_targets:
-            raise UserError(
-                f"class_mean_targets needs the tokens of all images in memory, here {volume / 2**20:.0f} MiB; "
-                f"{IN_MEMORY // 2**20} MiB are allowed, and no mirrored images; use a smaller data set without flip"
-            )
+    check_class_means(recipe, networks, dataset)
+    if not _fit_in_memory(networks, dataset):
         return OnlineTargets(networks, dataset.resolution)
     images = dataset.batch(torch.arange(len(dataset))).images
     tables = [cache_tokens(network, images).to(context.device) for network in networks]
     return ClassMeanTargets(tables, dataset.labels) if recipe.class_mean_targets else CachedTargets(tables)
+
+
+def check_class_means(recipe: Recipe, networks: Sequence[Teacher], dataset: Dataset) -> None:
+    """Refuses means of tokens over more images than are held in memory.
+
+    Raises:
+        UserError: the recipe wants them.
+    """
+    if recipe.class_mean_targets and not _fit_in_memory(networks, dataset):
+        raise UserError(
+            f"class_mean_targets needs the tokens of all images in memory, here "
+            f"{_volume(networks, dataset) / 2**20:.0f} MiB; {IN_MEMORY // 2**20} MiB are allowed, and no mirrored "
+            "images; use a smaller data set without flip"
+        )
+
+
+def _fit_in_memory(networks: Sequence[Teacher], dataset: Dataset) -> bool:
+    return _volume(networks, dataset) <= IN_MEMORY and not dataset.flip
+
+
+def _volume(networks: Sequence[Teacher], dataset: Dataset) -> int:
+    return sum(4 * len(dataset) * network.dim * network.tokens(dataset.resolution) for network in networks)
 
 
 def _embedded(

@@ -26,21 +26,26 @@ _REMEDY = "use the same sizes, as in the recipe.yaml there, or another start"
 log = logging.getLogger("repae")
 
 
-def check_start(recipe: Recipe) -> None:
-    """Refuses, before anything is trained, a run to start from that is not there or has other sizes.
+def check_start(recipe: Recipe, num_classes: int | None = None) -> None:
+    """Refuses a run to start from that is not there or has other sizes.
+
+    Args:
+        recipe: whose start it is.
+        num_classes: of the data, where it is known; the label table must be of as many.
 
     Raises:
         UserError: naming every field that differs.
     """
     if not isinstance(recipe.start, FromRun):
         return
-    source = _recipe_of(Path(recipe.start.path))
+    source, classes = _described(Path(recipe.start.path))
     pairs = [("vae", recipe.vae.model_dump(), source.vae.model_dump())]
     if source.method.traits.generates and recipe.method.traits.generates:
         pairs += [
             ("backbone", recipe.backbone.model_dump(exclude=_FREE), source.backbone.model_dump(exclude=_FREE)),
             ("path", recipe.path.model_dump(), source.path.model_dump()),
             ("latent_norm", {"eps": recipe.latent_norm.eps}, {"eps": source.latent_norm.eps}),
+            ("data", {"classes": num_classes or classes}, {"classes": classes}),
         ]
     differing = [
         f"{part}.{name} is {mine.get(name)!r} here and {theirs.get(name)!r} there"
@@ -97,15 +102,18 @@ def _projectors(state: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in state.items() if name.startswith("projectors.")}
 
 
-def _recipe_of(path: Path) -> Recipe:
+def _described(path: Path) -> tuple[Recipe, int]:
+    """The recipe of a run or exported folder, and the number of its classes."""
     if not (path / INDEX).is_file():
         if not (path / "checkpoints").is_dir():
             raise UserError(
                 f"{path} is no run to start from; name a run, what `repae import` wrote, or an exported folder"
             )
         store, newest = newest_of(path)
-        return check(Recipe, store.describe(newest).meta["recipe"], str(newest))
-    return open_run(path).recipe
+        meta = store.describe(newest).meta
+        return check(Recipe, meta["recipe"], str(newest)), len(meta["class_names"])
+    run = open_run(path)
+    return run.recipe, len(run.meta["class_names"])
 
 
 def _states(path: Path) -> dict[str, Any]:
