@@ -100,5 +100,5 @@ def test_it_knows_its_shapes():
 
 def test_parts_that_do_not_belong_together():
     """Other latent channels are refused when the bundle is made."""
-    with refused(UserError, "autoencoder", "denoiser", "4, 4 and 6", "latent channels"):
+    with refused(UserError, "autoencoder", "denoiser", "4, 4 and 6", "latent channels", "in_channels"):
         bundle(in_channels=6)

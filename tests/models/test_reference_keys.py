@@ -60,7 +60,7 @@ def test_sit_is_strict():
     denoiser, norm = Denoiser(SiT(SiTConfig(depth=2, hidden_size=12, num_heads=3)), [5], 1, 8), LatentNorm(4)
     theirs = sit_to_reference(denoiser.state_dict(), norm.state_dict())
     del theirs["blocks.0.mlp.fc1.bias"], theirs["bn.running_var"]
-    with refused(UserError, "2 missing", "blocks.0.mlp.fc1.bias", "bn.running_var", "1 unknown", "head"):
+    with refused(UserError, "2 missing", "blocks.0.mlp.fc1.bias", "bn.running_var", "1 unknown", "head", "whole file"):
         sit_from_reference(theirs | {"head": torch.zeros(1)})
     with refused(UserError, "1 missing (backbone.pos_embed)", "1 unknown (pos_embed)"):
         ours = denoiser.state_dict()
@@ -102,7 +102,7 @@ def test_autoencoder_is_strict():
     spoilt = {name: value for name, value in theirs.items() if name != "decoder.up.0.attn.1.q.bias"}
     with refused(UserError, "1 missing", "decoder.up.0.attn.1.q.bias", "1 unknown", "loss.logvar"):
         vae_from_reference(spoilt | {"loss.logvar": torch.zeros(())})
-    with refused(UserError, "autoencoder", "'encoder.conv_in.weight' is missing"):
+    with refused(UserError, "autoencoder", "'encoder.conv_in.weight' is missing", "give its file"):
         vae_from_reference({"a": torch.zeros(1)})
     ours = vae.state_dict()
     del ours["model.quant_conv.bias"]

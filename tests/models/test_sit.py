@@ -85,7 +85,7 @@ def test_unknown_preset():
 def test_latents_of_another_shape():
     """Refused before the position table would broadcast or fail."""
     x, t, y = inputs()
-    with refused(UserError, "(3, 8, 8)", "(3, 4, 4)"):
+    with refused(UserError, "(3, 8, 8)", "(3, 4, 4)", "in_channels", "input_size"):
         SiT(SMALL)(x[..., :4, :4], t, y)
 
 

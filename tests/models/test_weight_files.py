@@ -88,10 +88,10 @@ def test_damaged_and_missing_files_are_named(tmp_path: Path) -> None:
         "cut.safetensors": b"1234",
     }.items():
         (tmp_path / name).write_bytes(data)
-        with refused(UserError, tmp_path / name, "cannot be read", "complete"):
+        with refused(UserError, tmp_path / name, "cannot be read", "fetch a complete copy"):
             read_file(tmp_path / name)
     torch.save(torch.zeros(2), tmp_path / "one.pt")
-    with refused(UserError, tmp_path / "one.pt", "Tensor", "weights by name"):
+    with refused(UserError, tmp_path / "one.pt", "Tensor", "weights by name", "give a state dict"):
         read_file(tmp_path / "one.pt")
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pydantic
 
 from repae.config.annotations import fields
-from repae.config.errors import UserError, reword, show, suggest
+from repae.config.errors import UserError, one_line, reword, show, suggest
 from repae.config.files import atomic_file, atomic_folder, dump_yaml, read_yaml, write_atomic
 from repae.config.locks import Busy, locked
 
@@ -28,6 +28,7 @@ __all__ = [
     "fields",
     "json_digest",
     "locked",
+    "one_line",
     "read_yaml",
     "suggest",
     "write_atomic",

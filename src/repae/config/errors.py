@@ -24,6 +24,12 @@ def suggest(name: str, allowed: Iterable[str]) -> str:
     return f"; did you mean {plain[close[0]]!r}?" if close else ""
 
 
+def one_line(error: BaseException) -> str:
+    """What an error of a library says, on one line of at most 300 characters, or its name where it says nothing."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else f"{text[:297]}..."
+
+
 def reword(error: pydantic.ValidationError, model_cls: type[pydantic.BaseModel], where: str) -> str:
     """Pydantic's errors as one line: where, and for each wrong field its dotted name, the value and what is allowed."""
     # The members of a plain union each report the same field: one line is enough.

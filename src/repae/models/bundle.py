@@ -45,7 +45,8 @@ class Bundle:
         if len(set(channels)) > 1:
             raise UserError(
                 f"bundle {name!r}: autoencoder, latent normaliser and denoiser have {channels[0]}, {channels[1]} and "
-                f"{channels[2]} latent channels; they must agree"
+                f"{channels[2]} latent channels; they must agree: take them from one run, or set "
+                "the backbone's in_channels"
             )
 
     @property
@@ -65,7 +66,9 @@ class Bundle:
 
     def _there(self, part: Part | None) -> Part:
         if part is None:
-            raise UserError(f"bundle {self.name!r} is an autoencoder alone; it has no denoiser to sample from")
+            raise UserError(
+                f"bundle {self.name!r} is an autoencoder alone; it has no denoiser; give a run that trains one"
+            )
         return part
 
     @property

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from repae.config import UserError
+from repae.config import UserError, one_line
 from repae.models.weight_files import check_coverage, fit, read_weights
 
 VGG_NAME = "vgg16.tv_in1k"
@@ -208,8 +208,7 @@ def _from_hub(name: str, field: str) -> dict[str, Tensor]:
     try:
         return dict(load_state_dict_from_hf(facts.hf_hub_id, weights_only=True))
     except (OSError, RuntimeError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"the weights of {name} cannot be had from the hub ({reason}); without a connection, fetch "
+            f"the weights of {name} cannot be had from the hub ({one_line(error)}); without a connection, fetch "
             f"{facts.hf_hub_id}'s model.safetensors elsewhere and give {field} FILE"
         ) from error

@@ -189,7 +189,7 @@ def _count(keys: Iterable[str], pattern: str) -> int:
 
 def _need(state: State, key: str) -> Tensor:
     if key not in state:
-        raise UserError(f"these are no weights of the reference's autoencoder: {key!r} is missing")
+        raise UserError(f"these are no weights of the reference's autoencoder: {key!r} is missing; give its file")
     return state[key]
 
 
@@ -199,7 +199,7 @@ def _compare(given: Collection[str], expected: Collection[str], what: str) -> No
         texts = [
             f"{len(keys)} {word} ({_list(keys)})" for word, keys in (("missing", missing), ("unknown", unknown)) if keys
         ]
-        raise UserError(f"these are not exactly the keys of {what}: {' and '.join(texts)}")
+        raise UserError(f"these are not exactly the keys of {what}: {' and '.join(texts)}; give the whole file of one")
 
 
 def _list(keys: list[str]) -> str:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from repae.config import UserError
+from repae.config import UserError, one_line
 
 _FOREIGN = re.compile(r"GLOBAL (\S+)")
 """How torch's restricted unpickler names what it refuses to look up."""
@@ -51,10 +51,9 @@ def read_file(file: Path) -> dict[str, Any]:
         AttributeError,
         TypeError,
     ) as error:
-        words = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{file} cannot be read as weights: {words[:200]}; is it complete?") from None
+        raise UserError(f"{file} cannot be read as weights: {one_line(error)}; fetch a complete copy") from None
     if not isinstance(held, Mapping):
-        raise UserError(f"{file} holds a {type(held).__name__}, not weights by name")
+        raise UserError(f"{file} holds a {type(held).__name__}, not weights by name; give a state dict")
     return dict(held)
 
 

@@ -136,18 +136,19 @@ def test_a_folder_without_a_teacher_is_refused_in_words(tmp_path: Path) -> None:
     teacher().save(tmp_path)
     facts = json.loads((tmp_path / "teacher.json").read_text())
     for text, told in [
-        ("{", ["line 1 column 2"]),
+        ("{", ["line 1 column 2", "train the teacher again"]),
         (json.dumps(facts | {"schema": 99}), ["teacher.json", "schema 1", "train the teacher again"]),
         (json.dumps([]), ["teacher.json", "schema 1", "train the teacher again"]),
         (json.dumps(facts | {"config": {"width": 3}}), ["teacher.json", "width", "did you mean 'widths'"]),
         (
             json.dumps(facts | {"config": EmbeddedTeacherConfig().model_dump(mode="json")}),
-            ["teacher.safetensors", "size mismatch for centre"],
+            ["teacher.safetensors", "teacher.json", "centre has shape", "instead of", "train the teacher again"],
         ),
     ]:
         (tmp_path / "teacher.json").write_text(text)
-        with refused(UserError, tmp_path, *told):
+        with refused(UserError, tmp_path, *told) as caught:
             EmbeddedTeacher.load(tmp_path)
+        assert "\n" not in str(caught.value)
 
 
 def test_images_it_was_not_made_for_are_refused() -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Int64
 
-from repae.config import UserError, suggest
+from repae.config import UserError, one_line, suggest
 from repae.config.files import readable
 from repae.data.image_source import BrokenImageError, Digest, ImageSource
 from repae.data.images import ImagesConfig
@@ -107,9 +107,7 @@ def load(config: HuggingFaceConfig) -> Any:
     except UserError:
         raise
     except Exception as error:  # the library raises anything, of its own and of those below it
-        reason = " ".join(str(error).split()) or type(error).__name__
-        reason = reason if len(reason) <= 300 else f"{reason[:297]}..."
-        raise UserError(f"data set '{where}' cannot be opened: {reason}{_remedy(config, error)}") from None
+        raise UserError(f"data set '{where}' cannot be opened: {one_line(error)}{_remedy(config, error)}") from None
     if isinstance(found, datasets.DatasetDict):
         parts = list(map(str, found))
         if config.split not in found:

@@ -88,10 +88,14 @@ class Autoencoder(Stacked):
     def _check(self, images: Float[Tensor, "b c h w"]) -> None:
         channels, height, width = images.shape[1:]
         if channels != self.image_channels:
-            raise UserError(f"this autoencoder takes images of {self.image_channels} channels, not {channels}")
+            raise UserError(
+                f"this autoencoder takes images of {self.image_channels} channels, these have {channels}; "
+                "give such images, or choose another vae"
+            )
         if height % self.factor or width % self.factor:
             raise UserError(
-                f"images of {height}x{width} pixels cannot be encoded: each side must be a multiple of {self.factor}"
+                f"images of {height}x{width} pixels cannot be encoded: each side must be a multiple of {self.factor}; "
+                "resize or crop them (data.resolution)"
             )
 
 

@@ -14,7 +14,7 @@ import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
-from repae.config import Config, UserError, suggest
+from repae.config import Config, UserError, one_line, suggest
 from repae.models.autoencoders.families import FAMILIES, DiffusersAutoencoder
 from repae.models.weight_files import check_coverage
 
@@ -147,15 +147,22 @@ class DiffusersConfig(Config):
             )
         try:
             model, found = cls.from_pretrained(
-                self.path, **_place(self), torch_dtype=torch.float32, low_cpu_mem_usage=False, output_loading_info=True
+                self.path,
+                **_place(self),
+                torch_dtype=torch.float32,
+                low_cpu_mem_usage=False,
+                ignore_mismatched_sizes=True,  # they are refused below, by name
+                output_loading_info=True,
             )
         except (OSError, ValueError, RuntimeError) as error:
             raise UserError(_unavailable(self, error)) from error
-        wrong = [
-            f"{len(found[f'{what}_keys'])} keys {what} ({', '.join(sorted(map(str, found[f'{what}_keys']))[:3])})"
-            for what in ("missing", "unexpected", "mismatched")
-            if found[f"{what}_keys"]
-        ]
+        shapes = [f"{key} of {tuple(there)} instead of {tuple(own)}" for key, there, own in found["mismatched_keys"]]
+        differing = {
+            "missing": found["missing_keys"],
+            "unexpected": found["unexpected_keys"],
+            "of another shape": shapes,
+        }
+        wrong = [f"{len(keys)} keys {what} ({', '.join(sorted(keys)[:3])})" for what, keys in differing.items() if keys]
         if wrong:
             raise UserError(f"the weights at {self.path} are not whole: {'; '.join(wrong)}; fetch the folder again")
         state = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
@@ -192,7 +199,9 @@ def _built(architecture: Mapping[str, Any]) -> DiffusersAutoencoder:
     try:
         model = cls.from_config({name: value for name, value in architecture.items() if name != _CLASS})
     except (ValueError, TypeError, RuntimeError, IndexError, ZeroDivisionError) as error:
-        raise UserError(f"diffusers cannot build this {cls.__name__}: {error}; correct vae.architecture") from error
+        raise UserError(
+            f"diffusers cannot build this {cls.__name__}: {one_line(error)}; correct vae.architecture"
+        ) from error
     return FAMILIES[cls.__name__](model)
 
 
@@ -224,11 +233,10 @@ def _read_config(config: DiffusersConfig) -> dict[str, Any]:
 
 
 def _unavailable(config: DiffusersConfig, error: Exception) -> str:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if Path(config.path or "").is_dir():
-        return f"the autoencoder in {config.path} cannot be read: {reason}; fetch the folder again"
+        return f"the autoencoder in {config.path} cannot be read: {one_line(error)}; fetch the folder again"
     return (
-        f"the autoencoder {config.path!r} is no folder here and cannot be had from the hub ({reason}); without a "
-        "connection, or where its licence must be accepted first, fetch its folder elsewhere "
+        f"the autoencoder {config.path!r} is no folder here and cannot be had from the hub ({one_line(error)}); "
+        "without a connection, or where its licence must be accepted first, fetch its folder elsewhere "
         f"({CONFIG_FILE} and {WEIGHTS_FILE}) and give vae.path FOLDER, vae.subfolder none"
     )

@@ -43,7 +43,7 @@ class KLConfig(Config):
     @classmethod
     def _positive(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if min(value) < 1:
-            raise ValueError(f"{value} holds a multiplier below 1")
+            raise ValueError(f"{value} holds a multiplier below 1; allowed: whole numbers from 1 on")
         return value
 
     @field_validator("attention_levels")

@@ -166,7 +166,10 @@ class Backbone(Stacked):
     def _check(self, x: Float[Tensor, "b c h w"]) -> None:
         expected = (self.config.in_channels, self.config.input_size, self.config.input_size)
         if tuple(x.shape[1:]) != expected:
-            raise UserError(f"this {type(self).__name__} takes latents of shape {expected}, not {tuple(x.shape[1:])}")
+            raise UserError(
+                f"this {type(self).__name__} takes latents of shape {expected}, these have {tuple(x.shape[1:])}; "
+                "set its in_channels and input_size to theirs, or give others"
+            )
 
     def _labels(self, y: Int[Tensor, " b"], drop: Bool[Tensor, " b"] | None) -> Int[Tensor, " b"]:
         """The labels, the dropped ones replaced by the null label."""

@@ -17,9 +17,10 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
-from repae.config import Config, UserError, check, write_atomic
+from repae.config import Config, UserError, check, one_line, write_atomic
 from repae.models.backbones.shared import position_table
 from repae.models.teachers.base import Teacher
+from repae.models.weight_files import fit
 
 PATCH = 8
 """Pixels along the side of the square that one token stands for."""
@@ -196,16 +197,19 @@ class EmbeddedTeacher(Teacher):
                 "give the folder that EmbeddedTeacher.save wrote"
             ) from None
         except (OSError, ValueError) as error:
-            raise UserError(f"the teacher in {folder} cannot be read: {error}") from None
+            raise UserError(
+                f"the teacher in {folder} cannot be read: {one_line(error)}; copy or train the teacher again"
+            ) from None
         if not isinstance(facts, dict) or facts.get("schema") != _SCHEMA or facts.get("kind") != cls.name:
             raise UserError(f"{facts_file} is not an embedded teacher of schema {_SCHEMA}; train the teacher again")
         if hashlib.sha256(weights).hexdigest() != facts.get("sha256"):
             raise UserError(f"{weights_file} is not the file that {_FACTS} describes; copy or train the teacher again")
         teacher = cls(check(EmbeddedTeacherConfig, facts.get("config"), str(facts_file)))
+        complaint, remedy = f"{weights_file} does not fit {_FACTS}", "copy or train the teacher again"
         try:
-            teacher.load_state_dict(load_safetensors(weights))
-        except (SafetensorError, RuntimeError) as error:
-            raise UserError(f"{weights_file} does not fit its description: {error}") from None
+            fit(teacher, load_safetensors(weights), complaint, remedy)
+        except SafetensorError as error:
+            raise UserError(f"{complaint}: {one_line(error)}; {remedy}") from None
         teacher.origin = facts.get("origin", {})
         return teacher
 

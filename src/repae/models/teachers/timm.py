@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from pydantic import AfterValidator, Field, PositiveInt
 from torch import Tensor, nn
 
-from repae.config import Config, UserError, suggest
+from repae.config import Config, UserError, one_line, suggest
 from repae.models.teachers.base import Teacher
 from repae.models.teachers.catalogue import (
     CATALOGUE,
@@ -228,9 +228,8 @@ def _unavailable(entry: Entry, error: Exception) -> str:
             f"the weights of teacher {entry.name!r} are handed out to those who have accepted their licence: {terms}, "
             f"then log in with `hf auth login`; or give the teacher {file}"
         )
-    reason = str(error).strip().splitlines() or [type(error).__name__]
     return (
-        f"the pretrained weights of teacher {entry.name!r} cannot be had from the hub ({reason[0]}); "
+        f"the pretrained weights of teacher {entry.name!r} cannot be had from the hub ({one_line(error)}); "
         f"without a connection, give the teacher {file}"
     )
 
