@@ -153,7 +153,7 @@ def test_time_and_noise_are_fresh_in_every_batch_and_shared_by_its_two_passes() 
 
 
 def test_labels_are_dropped_for_the_denoiser_and_never_for_the_alignment_pass() -> None:
-    """The alignment of the autoencoder sees true labels; a denoiser trained without dropped labels could not be guided."""
+    """The alignment pass sees true labels; a denoiser trained without dropped labels could not be guided."""
     game = step(setup())
     calls: list[Any] = []
     denoiser = game.models.denoiser
