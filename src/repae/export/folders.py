@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from repae.config import UserError, write_atomic
-from repae.export.transformers import STANDALONE, read_backbone_config, transformer_of
+from repae.export.transformers import read_backbone_config, transformer_of
 from repae.flow import Euler, EulerMaruyama, Guidance, Heun, Sampler
 from repae.models.autoencoders import (
     Autoencoder,
@@ -97,13 +97,15 @@ def write_pipeline(
         sampler, guidance, precision: what a call does by default.
     """
     write_vae(folder / "vae", bundle.vae, bundle.latent_norm, resolution, alone=False)
-    _write_transformer(folder / "transformer", bundle)
+    transformer = transformer_of(bundle.denoiser.backbone, short_digest(bundle.vae.state_dict()))
+    transformer.save_pretrained(folder / "transformer")
+    _carry(folder / "transformer", "sit_transformer")
     tiny = isinstance(bundle.vae, TinyAutoencoder)
     defaults = sampler.model_dump(include={"steps", "guide_by_end", "last"})
     index = {
         "_class_name": ["pipeline", "SiTPipeline"],
         "_diffusers_version": _diffusers_version(),
-        "transformer": list(STANDALONE[bundle.denoiser.backbone.config.kind]),
+        "transformer": ["sit_transformer", type(transformer).__name__],
         "vae": ["tiny_autoencoder", "TinyAutoencoder"] if tiny else ["diffusers", "AutoencoderKL"],
         "path": path,
         "sampler": sampler.model_dump()["kind"],
@@ -182,12 +184,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise UserError(f"{path} holds no JSON object")
     return data
-
-
-def _write_transformer(folder: Path, bundle: Bundle) -> None:
-    model = transformer_of(bundle.denoiser.backbone, short_digest(bundle.vae.state_dict()))
-    model.save_pretrained(folder)
-    _carry(folder, type(model).__module__.rpartition(".")[2])
 
 
 def _carry(folder: Path, module: str) -> None:

@@ -7,7 +7,6 @@ normalised by the means and deviations of a file ``latents_stats.pt``, which lie
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch import Tensor
 from repae.config import UserError
 from repae.export.original_sit import to_our_time
 from repae.models.backbones.lightning import LightningConfig, LightningDiT
+from repae.models.reference_keys import count_numbered
 from repae.models.weight_files import check_coverage
 
 State = Mapping[str, Tensor]
@@ -40,19 +40,17 @@ def lightning_sizes(state: State, config: Mapping[str, Any]) -> LightningConfig:
         state[name] for name in ("x_embedder.proj.weight", "y_embedder.embedding_table.weight", "pos_embed")
     )
     width, channels, patch = first.shape[:3]
-    side = math.isqrt(positions.shape[1])
-    head = state[f"{_ROTATION}freqs_cos"].shape[-1] if f"{_ROTATION}freqs_cos" in state else None
-    if head is None:
+    if f"{_ROTATION}freqs_cos" not in state:
         raise UserError(f"{_EXPECTED} are wanted, and this file has no rotary embeddings")
     rows = table.shape[0]
     classes = int(config.get("data", {}).get("num_classes") or rows - 1)
     return LightningConfig(
-        input_size=side * patch,
+        input_size=math.isqrt(positions.shape[1]) * patch,
         patch_size=patch,
         in_channels=channels,
         hidden_size=width,
-        depth=1 + max(int(found[1]) for name in state if (found := re.match(r"blocks\.(\d+)\.", name))),
-        num_heads=width // head,
+        depth=count_numbered(state, r"blocks\.(\d+)\."),
+        num_heads=width // state[f"{_ROTATION}freqs_cos"].shape[-1],
         mlp_ratio=_ratio(width, state["blocks.0.mlp.w3.weight"].shape[1]),
         num_classes=classes,
         class_dropout_prob=0.1 if rows > classes else 0.0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from repae.config import UserError
+from repae.config import UserError, one_line
 
 LEFT_OUT = ["samples/*", ".*", "**/.*"]
 """What a folder may hold beside the model: images drawn from it, hidden files."""
@@ -50,15 +50,10 @@ def push(folder: Path, repository: str, *, endpoint: str | None = None, private:
     except HfHubHTTPError as error:
         status = error.response.status_code
         remedy = "the token may not write there" if status in (401, 403) else "try again later"
-        raise UserError(f"the hub refused {repository} with status {status}: {_first(error)}; {remedy}") from None
+        raise UserError(f"the hub refused {repository} with status {status}: {one_line(error)}; {remedy}") from None
     except (OSError, transport) as error:
         raise UserError(
-            f"the hub at {api.endpoint} cannot be reached: {_first(error)}; the folder is complete, push it when there "
-            "is a connection"
+            f"the hub at {api.endpoint} cannot be reached: {one_line(error)}; the folder is complete, push it when "
+            "there is a connection"
         ) from None
     return str(done.commit_url)
-
-
-def _first(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

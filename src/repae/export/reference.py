@@ -347,14 +347,9 @@ def _path(settings: Mapping[str, Any], file: Path) -> str:
 
 def _with_projectors(state: State) -> State:
     """The state without projectors of width 0, which REPA has where it was trained without a teacher."""
-    empty = tuple(
-        f"{name.removesuffix('4.bias')}" for name, value in state.items() if _is_last_bias(name) and not len(value)
-    )
-    return {name: value for name, value in state.items() if not name.startswith(empty)} if empty else state
-
-
-def _is_last_bias(name: str) -> bool:
-    return re.fullmatch(r"projectors\.\d+\.4\.bias", name) is not None
+    last = re.compile(r"(projectors\.\d+\.)4\.bias")
+    empty = tuple(found[1] for name, value in state.items() if (found := last.fullmatch(name)) and not len(value))
+    return {name: value for name, value in state.items() if not name.startswith(empty)}
 
 
 def _unwrapped(state: Mapping[str, Any]) -> State:
@@ -365,8 +360,7 @@ def _unwrapped(state: Mapping[str, Any]) -> State:
 
 
 def _step(held: State, file: Path) -> int:
-    digits = re.fullmatch(r"\d+", file.stem)
-    return int(held["steps"]) if "steps" in held else int(file.stem) if digits else 0
+    return int(held["steps"]) if "steps" in held else int(file.stem) if file.stem.isdecimal() else 0
 
 
 def _plain(settings: dict[str, Any], file: Path) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor
 from repae.config import UserError
 from repae.models.backbones import BackboneConfig, SiTConfig
 from repae.models.discriminator import PatchGANConfig
+from repae.models.reference_keys import count_numbered
 
 State = Mapping[str, Tensor]
 
@@ -44,15 +44,15 @@ def generator_sizes(state: State, settings: Mapping[str, Any], num_heads: int | 
     first, table, positions = (
         _need(state, name) for name in ("x_embedder.proj.weight", "y_embedder.embedding_table.weight", "pos_embed")
     )
-    width, channels, patch = first.shape[0], first.shape[1], first.shape[2]
-    depth = _count(state, r"blocks\.(\d+)\.")
+    width, channels, patch = first.shape[:3]
+    depth = count_numbered(state, r"blocks\.(\d+)\.")
     rows = table.shape[0]
     classes = int(settings.get("num_classes") or rows - 1)
     if rows - classes not in (0, 1):
         raise UserError(f"the label table has {rows} rows and the checkpoint names {classes} classes; neither fits")
     dropout = float(settings.get("cfg_prob") or 0.1) if rows > classes else 0.0
     projectors = [
-        _need(state, f"projectors.{k}.4.weight").shape[0] for k in range(_count(state, r"projectors\.(\d+)\."))
+        _need(state, f"projectors.{k}.4.weight").shape[0] for k in range(count_numbered(state, r"projectors\.(\d+)\."))
     ]
     hidden = _need(state, "projectors.0.0.weight").shape[0] if projectors else 2048
     sit = SiTConfig(
@@ -109,10 +109,6 @@ def _heads(state: State, settings: Mapping[str, Any], depth: int, width: int) ->
         f"a SiT of depth {depth} and width {width} is no published size, and weights do not show the number of "
         "attention heads; say it with --num-heads N"
     )
-
-
-def _count(state: State, pattern: str) -> int:
-    return max((int(found[1]) + 1 for name in state if (found := re.match(pattern, name))), default=0)
 
 
 def _need(state: State, name: str) -> Tensor:

@@ -1,9 +1,8 @@
-"""Backbones as models of diffusers: which of our files of code opens which, and its configuration."""
+"""Backbones as models of diffusers, whose code stands in `repae.export.standalone.sit_transformer`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from repae.config import UserError
@@ -12,13 +11,11 @@ from repae.models.backbones import Backbone, BackboneConfig, LightningConfig, Si
 if TYPE_CHECKING:
     from diffusers.models.modeling_utils import ModelMixin
 
-STANDALONE = {
-    "sit": ("sit_transformer", "SiTTransformer2DModel"),
-    "lightning": ("lightning_transformer", "LightningTransformer2DModel"),
+_CONFIGS: dict[str, type[BackboneConfig]] = {
+    "SiTTransformer2DModel": SiTConfig,
+    "LightningTransformer2DModel": LightningConfig,
 }
-"""For each kind of backbone the module in `repae.export.standalone`, and the class in it."""
-
-_CONFIGS: dict[str, type[BackboneConfig]] = {"sit": SiTConfig, "lightning": LightningConfig}
+"""For each class of that file the sizes of the backbone that it is."""
 
 _NAMES = {
     "input_size": "sample_size",
@@ -35,11 +32,13 @@ _NAMES = {
 
 def transformer_of(backbone: Backbone, vae_digest: str) -> ModelMixin:
     """A model of diffusers with the weights of a backbone."""
+    # diffusers takes seconds to import.
+    from repae.export.standalone import sit_transformer
+
     config = backbone.config
-    module, name = STANDALONE[config.kind]
-    fields = {theirs: getattr(config, ours) for ours, theirs in _NAMES.items()}
-    model = getattr(import_module(f"repae.export.standalone.{module}"), name)(
-        **fields,
+    name = next(name for name, sizes in _CONFIGS.items() if isinstance(config, sizes))
+    model = getattr(sit_transformer, name)(
+        **{theirs: getattr(config, ours) for ours, theirs in _NAMES.items()},
         attention_head_dim=config.hidden_size // config.num_heads,
         null_class=config.null_label is not None,
         vae_digest=vae_digest,
@@ -54,11 +53,10 @@ def read_backbone_config(config: Mapping[str, Any]) -> BackboneConfig:
     Raises:
         UserError: a model of another class.
     """
-    kinds = [kind for kind, (_, name) in STANDALONE.items() if name == config.get("_class_name")]
-    if not kinds:
-        known = ", ".join(name for _, name in STANDALONE.values())
-        raise UserError(f"the transformer is a {config.get('_class_name')}; allowed: {known}")
-    return _CONFIGS[kinds[0]](
+    name = config.get("_class_name")
+    if name not in _CONFIGS:
+        raise UserError(f"the transformer is a {name}; allowed: {', '.join(_CONFIGS)}")
+    return _CONFIGS[name](
         hidden_size=config["num_attention_heads"] * config["attention_head_dim"],
         class_dropout_prob=0.1 if config["null_class"] else 0.0,
         **{ours: config[theirs] for ours, theirs in _NAMES.items()},

@@ -29,11 +29,7 @@ _OURS_ALONE = "refused"
 
 
 def sit_from_reference(state: State) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """State dicts of a `Denoiser` and of a `LatentNorm` from the reference's SiT.
-
-    Raises:
-        UserError: unknown or missing keys.
-    """
+    """State dicts of a `Denoiser` and of a `LatentNorm` from the reference's SiT."""
     table = _sit_names(state)
     _compare(state, table, "the reference's SiT")
     denoiser = {ours: state[theirs] for theirs, ours in table.items() if not ours.startswith("bn.")}
@@ -42,11 +38,7 @@ def sit_from_reference(state: State) -> tuple[dict[str, Tensor], dict[str, Tenso
 
 
 def sit_to_reference(denoiser: State, latent_norm: State) -> dict[str, Tensor]:
-    """The reference's SiT from the state dicts of a `Denoiser` and of a `LatentNorm`.
-
-    Raises:
-        UserError: unknown or missing keys.
-    """
+    """The reference's SiT from the state dicts of a `Denoiser` and of a `LatentNorm`."""
     norm = {f"bn.{key}": value for key, value in latent_norm.items() if key != _OURS_ALONE}
     ours = {**denoiser, **norm}
     table = _sit_names(key.removeprefix("backbone.") for key in denoiser)
@@ -55,11 +47,7 @@ def sit_to_reference(denoiser: State, latent_norm: State) -> dict[str, Tensor]:
 
 
 def vae_from_reference(state: State) -> dict[str, Tensor]:
-    """State dict of a `KLAutoencoder` from an autoencoder of the reference or of latent diffusion.
-
-    Raises:
-        UserError: unknown or missing keys.
-    """
+    """State dict of a `KLAutoencoder` from an autoencoder of the reference or of latent diffusion."""
     vae = _meta_vae(state)
     shapes = {key: value.shape for key, value in vae.state_dict().items()}
     table = {_vae_name(key, len(vae.config.channel_multipliers)): key for key in shapes}
@@ -71,12 +59,8 @@ def vae_from_reference(state: State) -> dict[str, Tensor]:
 
 
 def vae_to_reference(state: State) -> dict[str, Tensor]:
-    """The reference's autoencoder, in the names of latent diffusion, from the state dict of a `KLAutoencoder`.
-
-    Raises:
-        UserError: unknown or missing keys.
-    """
-    levels = _count(state, r"model\.encoder\.down_blocks\.(\d+)\.")
+    """The reference's autoencoder, in the names of latent diffusion, from the state dict of a `KLAutoencoder`."""
+    levels = count_numbered(state, r"model\.encoder\.down_blocks\.(\d+)\.")
     theirs = {_vae_name(key, levels): value for key, value in state.items()}
     expected = _meta_vae(theirs).state_dict()
     _compare(state, expected, "a KL autoencoder")
@@ -90,13 +74,13 @@ def kl_config_from_reference(state: State) -> tuple[KLConfig, int]:
         UserError: a key that every such autoencoder has is missing.
     """
     first = _need(state, "encoder.conv_in.weight")
-    base, levels = first.shape[0], range(_count(state, r"encoder\.down\.(\d+)\."))
+    base, levels = first.shape[0], range(count_numbered(state, r"encoder\.down\.(\d+)\."))
     widths = [_need(state, f"encoder.down.{level}.block.0.conv1.weight").shape[0] for level in levels]
     config = KLConfig(
         latent_channels=_need(state, "decoder.conv_in.weight").shape[1],
         base_channels=base,
         channel_multipliers=tuple(width // base for width in widths),
-        blocks_per_level=_count(state, r"encoder\.down\.\d+\.block\.(\d+)\."),
+        blocks_per_level=count_numbered(state, r"encoder\.down\.\d+\.block\.(\d+)\."),
         attention_levels=tuple(
             level for level in levels if any(key.startswith(f"encoder.down.{level}.attn.") for key in state)
         ),
@@ -105,11 +89,7 @@ def kl_config_from_reference(state: State) -> tuple[KLConfig, int]:
 
 
 def discriminator_from_reference(state: State) -> dict[str, Tensor]:
-    """State dict of a `PatchGAN` from the reference's discriminator: the same names, checked.
-
-    Raises:
-        UserError: unknown or missing keys.
-    """
+    """State dict of a `PatchGAN` from the reference's discriminator: the same names, checked."""
     convolutions = [key for key, value in state.items() if re.fullmatch(r"main\.\d+\.weight", key) and value.ndim == 4]
     norm = "act" if any(key.endswith(".loc") for key in state) else "batch"
     config = PatchGANConfig(in_channels=1, ndf=1, n_layers=max(len(convolutions) - 2, 1), norm=norm)
@@ -120,11 +100,7 @@ def discriminator_from_reference(state: State) -> dict[str, Tensor]:
 
 
 def discriminator_to_reference(state: State) -> dict[str, Tensor]:
-    """The reference's discriminator from the state dict of a `PatchGAN`: the same names, checked.
-
-    Raises:
-        UserError: unknown or missing keys.
-    """
+    """The reference's discriminator from the state dict of a `PatchGAN`: the same names, checked."""
     return discriminator_from_reference(state)
 
 
@@ -136,11 +112,11 @@ def _sit_names(keys: Iterable[str]) -> dict[str, str]:
         patch_size=1,
         hidden_size=4,
         num_heads=1,
-        depth=max(_count(keys, r"blocks\.(\d+)\."), 1),
+        depth=max(count_numbered(keys, r"blocks\.(\d+)\."), 1),
         qk_norm=any(".q_norm." in key for key in keys),
     )
     with torch.device("meta"):
-        denoiser = Denoiser(SiT(config), [1] * _count(keys, r"projectors\.(\d+)\."), 1, 1)
+        denoiser = Denoiser(SiT(config), [1] * count_numbered(keys, r"projectors\.(\d+)\."), 1, 1)
         norm = LatentNorm(1)
     names = {key.removeprefix("backbone."): key for key in denoiser.state_dict()}
     return names | {f"bn.{key}": f"bn.{key}" for key in norm.state_dict() if key != _OURS_ALONE}
@@ -182,7 +158,7 @@ def _meta_vae(state: State) -> KLAutoencoder:
         return config.build(channels)
 
 
-def _count(keys: Iterable[str], pattern: str) -> int:
+def count_numbered(keys: Iterable[str], pattern: str) -> int:
     """One more than the largest number that the pattern finds at the start of a key."""
     return max((int(found[1]) + 1 for key in keys if (found := re.match(pattern, key))), default=0)
 

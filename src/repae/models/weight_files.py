@@ -19,6 +19,9 @@ from repae.config import UserError, one_line
 _FOREIGN = re.compile(r"GLOBAL (\S+)")
 """How torch's restricted unpickler names what it refuses to look up."""
 
+_UNREADABLE = (SafetensorError, OSError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError)
+"""What torch and safetensors raise on damaged files."""
+
 _WRAPPINGS = ("state_dict", "model")
 _SHOWN_KEYS = 4
 
@@ -41,16 +44,7 @@ def read_file(file: Path) -> dict[str, Any]:
             held = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(_refusal(file, str(error))) from None
-    except (
-        SafetensorError,
-        OSError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        LookupError,
-        AttributeError,
-        TypeError,
-    ) as error:
+    except _UNREADABLE as error:
         raise UserError(f"{file} cannot be read as weights: {one_line(error)}; fetch a complete copy") from None
     if not isinstance(held, Mapping):
         raise UserError(f"{file} holds a {type(held).__name__}, not weights by name; give a state dict")
@@ -76,11 +70,7 @@ def read_weights(file: Path, what: str, wrappings: Sequence[str] = _WRAPPINGS) -
 
 
 def check_there(file: Path) -> None:
-    """Refuses a file that is not there, before a second goes into the network that it is for.
-
-    Raises:
-        UserError: there is none.
-    """
+    """Refuses a file that is not there, before a second goes into the network that it is for."""
     if not file.is_file():
         raise UserError(f"there is no weights file {file}; put it there, or say where it is")
 

@@ -16,6 +16,11 @@ from repae.models.teachers.base import Teacher
 from repae.models.teachers.degeneracy import class_means
 from repae.models.teachers.extract import extract_visual_features
 
+Images = UInt8[Tensor, "b c h w"]
+Numbers = Int64[Tensor, " b"]
+Tokens = list[Float[Tensor, "b _ _"]]
+"""For each teacher float32 tokens ``[B, N, D]``."""
+
 
 class SpatialNormConfig(Config):
     """Tokens normalised over their places, channel by channel, so that what differs between places counts (iREPA).
@@ -47,10 +52,8 @@ class Targets(Protocol):
     tokens: tuple[int, ...]
     names: tuple[str, ...]
 
-    def __call__(
-        self, images: UInt8[Tensor, "b c h w"], labels: Int64[Tensor, " b"], indices: Int64[Tensor, " b"]
-    ) -> list[Float[Tensor, "b _ _"]]:
-        """For each teacher float32 tokens ``[B, N, D]`` on the device of ``images``, without a graph."""
+    def __call__(self, images: Images, labels: Numbers, indices: Numbers) -> Tokens:
+        """Each teacher's tokens on the device of ``images``, without a graph."""
         ...
 
 
@@ -61,9 +64,7 @@ class NoTargets:
     tokens: tuple[int, ...] = ()
     names: tuple[str, ...] = ()
 
-    def __call__(
-        self, images: UInt8[Tensor, "b c h w"], labels: Int64[Tensor, " b"], indices: Int64[Tensor, " b"]
-    ) -> list[Float[Tensor, "b _ _"]]:
+    def __call__(self, images: Images, labels: Numbers, indices: Numbers) -> Tokens:
         return []
 
 
@@ -77,9 +78,7 @@ class GivenTargets:
     def __init__(self, names: Sequence[str], tokens: Sequence[int], dims: Sequence[int]) -> None:
         self.names, self.tokens, self.dims = tuple(names), tuple(tokens), tuple(dims)
 
-    def __call__(
-        self, images: UInt8[Tensor, "b c h w"], labels: Int64[Tensor, " b"], indices: Int64[Tensor, " b"]
-    ) -> list[Float[Tensor, "b _ _"]]:
+    def __call__(self, images: Images, labels: Numbers, indices: Numbers) -> Tokens:
         raise AssertionError("the batch came without the tokens that it should bring along")
 
 
@@ -92,43 +91,29 @@ class OnlineTargets:
         self.tokens = tuple(teacher.tokens(resolution) for teacher in teachers)
         self.names = tuple(teacher.name for teacher in teachers)
 
-    def __call__(
-        self, images: UInt8[Tensor, "b c h w"], labels: Int64[Tensor, " b"], indices: Int64[Tensor, " b"]
-    ) -> list[Float[Tensor, "b _ _"]]:
+    def __call__(self, images: Images, labels: Numbers, indices: Numbers) -> Tokens:
         return extract_visual_features(self.teachers, images)
 
 
 class _Tables:
-    """Tokens looked up in one table for each teacher, the tables being on the device of the batches."""
+    """Tokens looked up in one table ``[n, N, D]`` for each teacher, on the device of the batches."""
 
-    def __init__(self, tables: Sequence[Float[Tensor, "_ _ _"]], names: Sequence[str] | None) -> None:
+    def __init__(self, tables: Sequence[Float[Tensor, "_ _ _"]]) -> None:
         assert len({len(table) for table in tables}) <= 1, "every teacher has seen the same images"
         self.tables = tuple(tables)
         self.dims = tuple(table.shape[2] for table in tables)
         self.tokens = tuple(table.shape[1] for table in tables)
-        self.names = tuple(names) if names else tuple(f"number {k}" for k in range(1, len(tables) + 1))
-
-    def _rows(self, rows: Int64[Tensor, " b"]) -> list[Float[Tensor, "b _ _"]]:
-        return [table[rows] for table in self.tables]
+        self.names = tuple(f"number {k}" for k in range(1, len(tables) + 1))
 
 
 class CachedTargets(_Tables):
-    """Tokens computed once for every image of the data set and found again by its index.
+    """Tokens computed once for every image of the data set, by `cache_tokens`, and found again by its index.
 
     Only for images that never change: a mirrored image would meet the tokens of the unmirrored one.
-
-    Args:
-        tables: for each teacher ``[n, N, D]``, as `cache_tokens` makes them, on the device of the batches.
-        names: of the teachers.
     """
 
-    def __init__(self, tables: Sequence[Float[Tensor, "_ _ _"]], names: Sequence[str] | None = None) -> None:
-        super().__init__(tables, names)
-
-    def __call__(
-        self, images: UInt8[Tensor, "b c h w"], labels: Int64[Tensor, " b"], indices: Int64[Tensor, " b"]
-    ) -> list[Float[Tensor, "b _ _"]]:
-        return self._rows(indices)
+    def __call__(self, images: Images, labels: Numbers, indices: Numbers) -> Tokens:
+        return [table[indices] for table in self.tables]
 
 
 class ClassMeanTargets(_Tables):
@@ -139,21 +124,13 @@ class ClassMeanTargets(_Tables):
     Args:
         tables: for each teacher the tokens of all images, ``[n, N, D]``.
         labels: their classes.
-        names: of the teachers.
     """
 
-    def __init__(
-        self,
-        tables: Sequence[Float[Tensor, "_ _ _"]],
-        labels: Int64[Tensor, " n"],
-        names: Sequence[str] | None = None,
-    ) -> None:
-        super().__init__([class_means(table, labels.to(table.device)) for table in tables], names)
+    def __init__(self, tables: Sequence[Float[Tensor, "_ _ _"]], labels: Int64[Tensor, " n"]) -> None:
+        super().__init__([class_means(table, labels.to(table.device)) for table in tables])
 
-    def __call__(
-        self, images: UInt8[Tensor, "b c h w"], labels: Int64[Tensor, " b"], indices: Int64[Tensor, " b"]
-    ) -> list[Float[Tensor, "b _ _"]]:
-        return self._rows(labels)
+    def __call__(self, images: Images, labels: Numbers, indices: Numbers) -> Tokens:
+        return [table[labels] for table in self.tables]
 
 
 @torch.no_grad()
@@ -175,17 +152,11 @@ def cache_tokens(
     return torch.cat([teacher(batch.to(device)).cpu() for batch in batches])
 
 
-def check_tokens(targets: Targets, own_tokens: int, z_dims: Sequence[int] | None = None) -> None:
-    """Refuse targets that do not fit the denoiser, before anything is trained.
-
-    Args:
-        targets: the alignment targets.
-        own_tokens: number of the denoiser's tokens.
-        z_dims: widths of the projectors, where they exist already.
+def check_tokens(targets: Targets, own_tokens: int) -> None:
+    """Refuse targets that do not fit a denoiser of ``own_tokens`` tokens, before anything is trained.
 
     Raises:
-        UserError: a teacher has another number of tokens than the denoiser, or there is not exactly one projector of
-            its width for each teacher.
+        UserError: a teacher has another number of tokens.
     """
     for name, tokens in zip(targets.names, targets.tokens, strict=True):
         if tokens != own_tokens:
@@ -194,16 +165,6 @@ def check_tokens(targets: Targets, own_tokens: int, z_dims: Sequence[int] | None
                 f"equal: set backbone.patch_size to another value, or choose a teacher (for a timm one: its grid) "
                 f"with {_grid(own_tokens)} tokens"
             )
-    if z_dims is not None and tuple(z_dims) != targets.dims:
-        if len(z_dims) != len(targets.dims):
-            raise UserError(
-                f"{len(targets.dims)} teachers meet {len(z_dims)} projectors; each teacher needs one: "
-                f"build the denoiser with z_dims {list(targets.dims)}"
-            )
-        raise UserError(
-            f"the teachers' tokens have widths {list(targets.dims)}, the projectors give {list(z_dims)}; "
-            f"build the denoiser with z_dims {list(targets.dims)}, or give the teachers in the order of the projectors"
-        )
 
 
 def _grid(tokens: int) -> str:

@@ -87,7 +87,8 @@ class TimmTeacher(Teacher):
             check_there(Path(config.weights))
         network, dynamic = _network(entry, pretrained=fetch)
         self.patch = _patch_size(network, self.name)
-        self._fixed_grid = None if dynamic else _native_grid(network, self.patch)
+        facts: Mapping[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
+        self._fixed_grid = None if dynamic else int(facts["input_size"][-1]) // self.patch
         if not dynamic and config.grid not in (None, self._fixed_grid):
             network, _ = _network(entry, pretrained=fetch, img_size=(config.grid or 0) * self.patch)
             self._fixed_grid = config.grid
@@ -101,7 +102,6 @@ class TimmTeacher(Teacher):
         self.network = network
         self.dim = int(network.num_features)  # type: ignore[arg-type]
         self._prefix = int(network.num_prefix_tokens)  # type: ignore[arg-type]
-        facts: Mapping[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
         self.interpolation = config.interpolation or entry.interpolation or str(facts["interpolation"])
         if self.interpolation not in get_args(Interpolation):
             raise UserError(
@@ -113,7 +113,6 @@ class TimmTeacher(Teacher):
         self.requires_grad_(False).eval()
 
     def tokens(self, resolution: int) -> int:
-        """The square of the grid's side; see `TimmTeacherConfig.grid`."""
         return self._grid(resolution) ** 2
 
     def input_size(self, resolution: int) -> int:
@@ -245,8 +244,3 @@ def _patch_size(network: nn.Module, name: str) -> int:
             "such as 'vit_base_patch14_dinov2.lvd142m'"
         )
     return int(sides.pop())
-
-
-def _native_grid(network: nn.Module, patch: int) -> int:
-    facts: Any = network.pretrained_cfg
-    return int(facts["input_size"][-1]) // patch
