@@ -86,5 +86,5 @@ def _union(members: tuple[type[pydantic.BaseModel], ...]) -> Any:
 
 
 @cache
-def _adapter(annotation: Any) -> pydantic.TypeAdapter[Any]:
+def _adapter(annotation: Any) -> Any:  # a TypeAdapter, which is no class to beartype
     return pydantic.TypeAdapter(annotation)
