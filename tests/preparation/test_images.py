@@ -151,6 +151,26 @@ def test_one_process_works_on_a_part(photos: Photos, tmp_path: Path, monkeypatch
     assert not list(out.glob(".*")) and verify(out, "images").count == 10
 
 
+def test_a_dying_worker_does_not_refuse_the_next_command(
+    photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Protects who starts again at once: a worker of the killed command may write a last file into the part's folder
+    just after it was swept; it is gone in the end."""
+    source, out, sweep = photos(), tmp_path / "out", shutil.rmtree
+    swept: list[Path] = []
+
+    def and_again(folder: Path, **options: Any) -> None:
+        sweep(folder, **options)
+        if not swept:
+            folder.mkdir(parents=True)
+            (folder / ".tmp-000005.images.npy-0123").write_bytes(b"half")
+        swept.append(folder)
+
+    monkeypatch.setattr("repae.preparation.part.shutil.rmtree", and_again)
+    run(source, out)
+    assert len(swept) >= 2 and not list(out.glob(".*")) and verify(out, "images").count == 10
+
+
 def test_only_broken_images_make_an_empty_folder_that_cannot_train(tmp_path: Path) -> None:
     """Protects the corner: everything refused is said, nothing is drawn, and training refuses in words."""
     (tmp_path / "photos" / "a").mkdir(parents=True)

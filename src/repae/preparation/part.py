@@ -51,7 +51,8 @@ def scratch(folder: Path, part: MachinePart) -> Iterator[Path]:
     try:
         with locked(corner.with_suffix(".lock"), seconds=PATIENCE):
             shutil.rmtree(corner, ignore_errors=True)
-            corner.mkdir(parents=True)
+            # For its last moments a worker of a killed command may still write here, and so make the folder again.
+            corner.mkdir(parents=True, exist_ok=True)
             try:
                 yield corner
             finally:
