@@ -12,11 +12,13 @@ from repae.runtime.precision import Precision
 pytestmark = pytest.mark.gpu
 
 
+@pytest.mark.parametrize("kind", ["sit", "lightning"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_joint_step_never_waits_for_the_device(precision: str) -> None:
+def test_a_joint_step_never_waits_for_the_device(precision: str, kind: str) -> None:
     """Metrics, statistics, clipping, LeCam and averages stay on the device until the logging interval."""
     cuda = torch.device("cuda")
-    game = build(setup(), precision=precision, device=cuda)
+    sizes = setup().backbone.model_dump(exclude={"kind"})
+    game = build(setup(backbone={"kind": kind, **sizes}), precision=precision, device=cuda)
     images = batch().to(cuda)
     arithmetic = Precision(precision, cuda)
 
