@@ -268,7 +268,7 @@ def test_other_things_to_start_from(imported: Path, tmp_path: Path) -> None:
 def test_a_start_that_does_not_fit_is_refused_before_anything(
     imported: Path, tmp_path: Path, error_of: Callable[..., str]
 ) -> None:
-    """By the name of the field, or of the weight; and a start that is given twice, or is not there."""
+    """By the name of the field, the number of classes included; and a start that is given twice, or is not there."""
     recipe = imported / "recipe.yaml"
     base = ["train", recipe, "--name=x", "--runs", tmp_path, *TUNE]
     for argv, facts in (
@@ -285,7 +285,7 @@ def test_a_start_that_does_not_fit_is_refused_before_anything(
         (fewer / str(number)).mkdir(parents=True)
         Image.new("RGB", (32, 32)).save(fewer / str(number) / "a.png")
     words = error_of(*base, "--init-from", imported, "--data.path", fewer, "--num-classes=none")
-    assert_tells(words, "backbone.y_embedder.embedding_table.weight", "(11, 48)", "(3, 48)")
+    assert_tells(words, "data.classes is 2 here", "10 there", "use the same sizes")
 
 
 def test_the_commands_refuse_in_words(imported: Path, tmp_path: Path, error_of: Callable[..., str]) -> None:

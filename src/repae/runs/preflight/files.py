@@ -125,9 +125,6 @@ def check_autoencoder(recipe: Recipe, vae: Autoencoder, num_classes: int | None,
         with found.part("vae"):
             load_vae(vae, Path(start.path))
     elif isinstance(start, FromRun):
-        if not Path(start.path).is_dir():
-            found.add("start", f"there is no folder {start.path}; name a run, an import or an exported folder")
-            return
         with found.part("start"):
             check_start(recipe, num_classes)
             load_vae(vae, Path(start.path))
