@@ -9,7 +9,8 @@ from errors import refused
 from repae.config import UserError
 from repae.models import Denoiser, LightningConfig, LightningDiT
 from repae.models.backbones import LightningBackbone
-from repae.models.backbones.lightning import rotated, rotation_table
+from repae.models.backbones.lightning import rotation_table
+from repae.models.backbones.shared import rotated
 
 SMALL = LightningConfig(
     input_size=8, patch_size=2, in_channels=3, hidden_size=16, depth=3, num_heads=2, num_classes=5, qk_norm=True

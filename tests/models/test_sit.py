@@ -9,8 +9,7 @@ from torch import nn
 
 from repae.config import UserError
 from repae.models import Denoiser, SiT, SiTConfig
-from repae.models.backbones.shared import TimeEmbedder, position_table
-from repae.models.backbones.sit import Attention
+from repae.models.backbones.shared import Attention, TimeEmbedder, position_table
 
 SMALL = SiTConfig(input_size=8, patch_size=2, in_channels=3, hidden_size=24, depth=2, num_heads=3, num_classes=5)
 
@@ -211,7 +210,7 @@ def inputs_of_seed(seed: int):
 
 def test_qk_norm_takes_the_scale_from_queries_and_keys():
     """Per-head LayerNorm: ten times larger queries and keys give the same attention."""
-    attention = Attention(24, 3, qk_norm=True, fused=True)
+    attention = Attention(24, 3, nn.LayerNorm, fused=True)
     x = torch.randn(2, 5, 24)
     before = attention(x)
     with torch.no_grad():

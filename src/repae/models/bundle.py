@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TypeVar
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from repae.config import UserError
 from repae.models.autoencoders.base import Autoencoder
+from repae.models.backbones.base import Labels, Latents, Times
 from repae.models.denoiser import Denoiser
 from repae.models.latent_norm import LatentNorm
 from repae.models.pixels import reconstruct, to_levels, to_symmetric
@@ -101,9 +102,7 @@ class Bundle:
         return self.vae.image_channels
 
     @torch.no_grad()
-    def velocity(
-        self, x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], y: Int[Tensor, " b"]
-    ) -> Float[Tensor, "b c h w"]:
+    def velocity(self, x: Latents, t: Times, y: Labels) -> Latents:
         """Velocity at normalised latents ``x``; no label is dropped."""
         with evaluating(self.denoiser):
             return self.denoiser.velocity(x, t, y)

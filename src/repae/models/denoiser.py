@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from repae.config import UserError
-from repae.models.backbones.base import Backbone
+from repae.models.backbones.base import Backbone, Dropped, Labels, Latents, Times, Tokens
 from repae.models.projector import MLP, AnyProjector
 from repae.runtime.parallel import Stacked
 
@@ -46,13 +46,7 @@ class Denoiser(Stacked):
         width = backbone.config.hidden_size
         self.projectors = nn.ModuleList(projector.build(width, projector_dim, z_dim) for z_dim in z_dims)
 
-    def forward(
-        self,
-        x: Float[Tensor, "b c h w"],
-        t: Float[Tensor, " b"],
-        y: Int[Tensor, " b"],
-        drop: Bool[Tensor, " b"] | None = None,
-    ) -> tuple[Float[Tensor, "b c h w"], Projected]:
+    def forward(self, x: Latents, t: Times, y: Labels, drop: Dropped | None = None) -> tuple[Latents, Projected]:
         """Velocity and projected tokens in one pass: the training pass. Arguments as for `Backbone.forward`."""
         tokens, condition = self.backbone.embed(x, t, y, drop)
         tokens = self.backbone.run(tokens, condition, stop=self.encoder_depth)
@@ -60,24 +54,16 @@ class Denoiser(Stacked):
         tokens = self.backbone.run(tokens, condition, start=self.encoder_depth)
         return self.backbone.final(tokens, condition), projected
 
-    def project(
-        self,
-        x: Float[Tensor, "b c h w"],
-        t: Float[Tensor, " b"],
-        y: Int[Tensor, " b"],
-        drop: Bool[Tensor, " b"] | None = None,
-    ) -> Projected:
+    def project(self, x: Latents, t: Times, y: Labels, drop: Dropped | None = None) -> Projected:
         """Projected tokens alone: the alignment pass, which stops after block number ``encoder_depth``."""
         tokens, condition = self.backbone.embed(x, t, y, drop)
         return self._project(self.backbone.run(tokens, condition, stop=self.encoder_depth))
 
-    def velocity(
-        self, x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], y: Int[Tensor, " b"]
-    ) -> Float[Tensor, "b c h w"]:
+    def velocity(self, x: Latents, t: Times, y: Labels) -> Latents:
         return self.backbone(x, t, y)
 
     def repeated_parts(self) -> list[nn.Module]:
         return [*self.backbone.repeated_parts(), *self.projectors]
 
-    def _project(self, tokens: Float[Tensor, "b n d"]) -> Projected:
+    def _project(self, tokens: Tokens) -> Projected:
         return [projector(tokens) for projector in self.projectors]

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor
+from typing_extensions import Self
 
 from repae.config import Config, UserError, suggest
 from repae.config.registry import Registry
@@ -18,6 +19,16 @@ from repae.runtime.parallel import Stacked
 
 BACKBONES = Registry("backbone")
 """The kinds of `BackboneSetup`: a recipe's field ``backbone``."""
+
+Latents = Float[Tensor, "b c h w"]
+Times = Float[Tensor, " b"]
+Labels = Int[Tensor, " b"]
+Dropped = Bool[Tensor, " b"]
+Tokens = Float[Tensor, "b n d"]
+Condition = Float[Tensor, "b d"]
+
+Presets = Mapping[str, tuple[int, int, int, int]]
+"""Depth, width, heads and patch of published sizes, by name."""
 
 
 class BackboneConfig(Config):
@@ -30,9 +41,13 @@ class BackboneConfig(Config):
         hidden_size: width of a token; a multiple of ``num_heads`` and of 4.
         num_classes: labels are 0..num_classes-1.
         class_dropout_prob: share of labels replaced by the null label in training; above 0 there is a null label.
+        mlp_ratio: width of the hidden layer of the MLPs, relative to ``hidden_size``.
+        qk_norm: queries and keys are normalised, per head.
+        fused_attn: torch's fused attention instead of explicit products.
     """
 
     kind: ClassVar[str]
+    presets: ClassVar[Presets]
 
     input_size: int = Field(default=32, ge=1)
     patch_size: int = Field(default=2, ge=1)
@@ -42,6 +57,18 @@ class BackboneConfig(Config):
     num_heads: int = Field(default=16, ge=1)
     num_classes: int = Field(default=1000, ge=1)
     class_dropout_prob: float = Field(default=0.1, ge=0, le=1)
+    mlp_ratio: float = Field(default=4.0, gt=0)
+    qk_norm: bool = False
+    fused_attn: bool = True
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> Self:
+        """A published size by name, one of ``presets``, with fields changed by keyword.
+
+        Raises:
+            UserError: for an unknown name (with a suggestion) or a value that is not allowed.
+        """
+        return cls(**(_sizes(cls.presets, name) | changes))
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> BackboneConfig:
@@ -85,6 +112,8 @@ class BackboneSetup(Config):
     """
 
     kind: str
+    presets: ClassVar[Presets]
+
     patch_size: int = Field(default=2, ge=1)
     hidden_size: int = Field(default=1152, ge=1)
     depth: int = Field(default=28, ge=1)
@@ -93,6 +122,14 @@ class BackboneSetup(Config):
     encoder_depth: int = Field(default=8, ge=1)
     projector_dim: int = Field(default=2048, ge=1)
     projector: AnyProjector = MLP
+    mlp_ratio: float = Field(default=4.0, gt=0)
+    qk_norm: bool = False
+    fused_attn: bool = True
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> Self:
+        """As `BackboneConfig.preset`."""
+        return cls(**(_sizes(cls.presets, name) | changes))
 
     @abstractmethod
     def sized(self, input_size: int, in_channels: int, num_classes: int) -> BackboneConfig:
@@ -109,38 +146,23 @@ class Backbone(Stacked):
     ``embed``, ``run`` and ``final`` are its three parts, for whoever needs the tokens between two blocks.
     """
 
-    @property
-    @abstractmethod
-    def config(self) -> BackboneConfig:
-        """Its sizes."""
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.config = config
 
     @abstractmethod
-    def embed(
-        self,
-        x: Float[Tensor, "b c h w"],
-        t: Float[Tensor, " b"],
-        y: Int[Tensor, " b"],
-        drop: Bool[Tensor, " b"] | None = None,
-    ) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b d"]]:
+    def embed(self, x: Latents, t: Times, y: Labels, drop: Dropped | None = None) -> tuple[Tokens, Condition]:
         """Tokens in row-major order, and the condition that every block sees. Arguments as for `forward`."""
 
     @abstractmethod
-    def run(
-        self, tokens: Float[Tensor, "b n d"], condition: Float[Tensor, "b d"], start: int = 0, stop: int | None = None
-    ) -> Float[Tensor, "b n d"]:
+    def run(self, tokens: Tokens, condition: Condition, start: int = 0, stop: int | None = None) -> Tokens:
         """Tokens after blocks number ``start`` + 1 to ``stop`` (the last one by default)."""
 
     @abstractmethod
-    def final(self, tokens: Float[Tensor, "b n d"], condition: Float[Tensor, "b d"]) -> Float[Tensor, "b c h w"]:
+    def final(self, tokens: Tokens, condition: Condition) -> Latents:
         """Velocity of the latents that the tokens make up."""
 
-    def forward(
-        self,
-        x: Float[Tensor, "b c h w"],
-        t: Float[Tensor, " b"],
-        y: Int[Tensor, " b"],
-        drop: Bool[Tensor, " b"] | None = None,
-    ) -> Float[Tensor, "b c h w"]:
+    def forward(self, x: Latents, t: Times, y: Labels, drop: Dropped | None = None) -> Latents:
         """Velocity at the normalised latents ``x`` of times ``t`` in [0, 1] and labels ``y`` in 0..num_classes.
 
         ``drop`` says whose labels are replaced by the null label, in training and evaluation alike. Without it, they
@@ -152,9 +174,7 @@ class Backbone(Stacked):
         tokens, condition = self.embed(x, t, y, drop)
         return self.final(self.run(tokens, condition), condition)
 
-    def features(
-        self, x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], y: Int[Tensor, " b"], depth: int
-    ) -> Float[Tensor, "b n d"]:
+    def features(self, x: Latents, t: Times, y: Labels, depth: int) -> Tokens:
         """Tokens after the first ``depth`` blocks."""
         if not 0 <= depth <= self.config.depth:
             raise UserError(
@@ -163,7 +183,7 @@ class Backbone(Stacked):
         tokens, condition = self.embed(x, t, y)
         return self.run(tokens, condition, stop=depth)
 
-    def _check(self, x: Float[Tensor, "b c h w"]) -> None:
+    def _check(self, x: Latents) -> None:
         expected = (self.config.in_channels, self.config.input_size, self.config.input_size)
         if tuple(x.shape[1:]) != expected:
             raise UserError(
@@ -171,22 +191,17 @@ class Backbone(Stacked):
                 "set its in_channels and input_size to theirs, or give others"
             )
 
-    def _labels(self, y: Int[Tensor, " b"], drop: Bool[Tensor, " b"] | None) -> Int[Tensor, " b"]:
+    def _labels(self, y: Labels, drop: Dropped | None) -> Labels:
         """The labels, the dropped ones replaced by the null label."""
         if drop is None and self.training and self.config.null_label is not None:
             drop = torch.rand(y.shape, device=y.device) < self.config.class_dropout_prob
         return y if drop is None else torch.where(drop, self.config.num_classes, y)
 
 
-def preset_sizes(family: str, named: Mapping[str, tuple[int, int, int, int]], name: str) -> dict[str, Any]:
-    """Depth, width, heads and patch of a published size, as fields.
-
-    Raises:
-        UserError: for an unknown name, with a suggestion.
-    """
-    if name not in named:
-        raise UserError(f"{name!r} is not a {family} preset; allowed: {', '.join(named)}{suggest(name, named)}")
-    return dict(zip(("depth", "hidden_size", "num_heads", "patch_size"), named[name]))
+def _sizes(presets: Presets, name: str) -> dict[str, Any]:
+    if name not in presets:
+        raise UserError(f"{name!r} is no published size; allowed: {', '.join(presets)}{suggest(name, presets)}")
+    return dict(zip(("depth", "hidden_size", "num_heads", "patch_size"), presets[name]))
 
 
 def _nearest_divisor(number: int, to: int) -> int:

@@ -1,14 +1,71 @@
-"""What backbones share: patches, times and labels as vectors, the table of places, and tokens as latents again."""
+"""DiT's stack, which the backbones here have in common, and what it is made of (arXiv 2212.09748)."""
 
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
+from collections.abc import Callable
 
 import torch
-from jaxtyping import Float, Int
+import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from repae.models.backbones.base import Backbone, BackboneConfig, Condition, Dropped, Labels, Latents, Times, Tokens
 from repae.models.layers import at_least_float32, linear
+
+
+class DiTBackbone(Backbone):
+    """Patches in, blocks that see the condition, patches out; a backbone says what its blocks and norms are.
+
+    Initially every block is the identity and the velocity is zero (adaLN-Zero).
+
+    The position table is a buffer: it never trains. It is saved nevertheless, because published checkpoints of the
+    reference hold tables that were trained by accident and must keep their values.
+
+    Args:
+        config: the sizes.
+        rotation: cosine and sine by which queries and keys are turned at each token, if they are. A function of the
+            sizes alone, hence in no checkpoint.
+    """
+
+    pos_embed: Tensor
+    rotation: Tensor | None
+
+    def __init__(self, config: BackboneConfig, rotation: Float[Tensor, "2 n e"] | None = None) -> None:
+        super().__init__(config)
+        c, width = config, config.hidden_size
+        self.x_embedder = PatchEmbedder(c.in_channels, c.patch_size, width)
+        self.t_embedder = TimeEmbedder(width)
+        self.y_embedder = LabelEmbedder(c.num_classes, width, has_null=c.null_label is not None)
+        self.register_buffer("pos_embed", position_table(width, c.input_size // c.patch_size))
+        self.register_buffer("rotation", rotation, persistent=False)
+        self.blocks = nn.ModuleList(self.block() for _ in range(c.depth))
+        self.final_layer = FinalLayer(width, c.patch_size, c.in_channels, self.norm(width))
+
+    @abstractmethod
+    def block(self) -> Block:
+        """A new block."""
+
+    @abstractmethod
+    def norm(self, width: int) -> nn.Module:
+        """A new norm of tokens."""
+
+    def embed(self, x: Latents, t: Times, y: Labels, drop: Dropped | None = None) -> tuple[Tokens, Condition]:
+        self._check(x)
+        condition = self.t_embedder(t) + self.y_embedder(self._labels(y, drop))
+        return self.x_embedder(x) + self.pos_embed, condition
+
+    def run(self, tokens: Tokens, condition: Condition, start: int = 0, stop: int | None = None) -> Tokens:
+        for block in self.blocks[start:stop]:
+            tokens = block(tokens, condition, self.rotation)
+        return tokens
+
+    def final(self, tokens: Tokens, condition: Condition) -> Latents:
+        return unpatchify(self.final_layer(tokens, condition), self.config.patch_size)
+
+    def repeated_parts(self) -> list[nn.Module]:
+        return list(self.blocks)
 
 
 class PatchEmbedder(nn.Module):
@@ -20,8 +77,7 @@ class PatchEmbedder(nn.Module):
         nn.init.xavier_uniform_(self.proj.weight.flatten(1))
         self.proj.bias = nn.Parameter(torch.zeros(width))
 
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
-        """One token for each patch."""
+    def forward(self, x: Latents) -> Tokens:
         return self.proj(x).flatten(2).transpose(1, 2)
 
 
@@ -37,7 +93,7 @@ class TimeEmbedder(nn.Module):
             linear(2 * self.frequencies, width, std=0.02), nn.SiLU(), linear(width, width, std=0.02)
         )
 
-    def forward(self, t: Float[Tensor, " b"]) -> Float[Tensor, "b d"]:
+    def forward(self, t: Times) -> Condition:
         """Embedding of each time; the sinusoids are computed in float32 or better."""
         t = at_least_float32(t)
         exponent = torch.arange(self.frequencies, dtype=t.dtype, device=t.device) / self.frequencies
@@ -54,9 +110,56 @@ class LabelEmbedder(nn.Module):
         self.embedding_table = nn.Embedding(num_classes + has_null, width)
         nn.init.normal_(self.embedding_table.weight, std=0.02)
 
-    def forward(self, y: Int[Tensor, " b"]) -> Float[Tensor, "b d"]:
-        """Vector of each label."""
+    def forward(self, y: Labels) -> Condition:
         return self.embedding_table(y)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention; with a rotation, of queries and keys turned by their place (arXiv 2104.09864).
+
+    ``norm`` makes the norm of a head's queries and that of its keys.
+    """
+
+    def __init__(self, width: int, heads: int, norm: Callable[[int], nn.Module], *, fused: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.fused = fused
+        self.qkv = linear(width, 3 * width)
+        self.q_norm = norm(width // heads)
+        self.k_norm = norm(width // heads)
+        self.proj = linear(width, width)
+
+    def forward(self, x: Tokens, rotation: Float[Tensor, "2 n e"] | None = None) -> Tokens:
+        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k = self.q_norm(q), self.k_norm(k)
+        if rotation is not None:
+            q, k = rotated(at_least_float32(q), rotation), rotated(at_least_float32(k), rotation)
+        # A norm under autocast answers in float32, and so does a rotation; the three must agree.
+        q, k = q.to(v.dtype), k.to(v.dtype)
+        if self.fused:
+            mixed = F.scaled_dot_product_attention(q, k, v)
+        else:
+            mixed = (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(dim=-1).to(v.dtype) @ v
+        return self.proj(mixed.transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """Transformer block with adaLN-Zero conditioning (DiT, Sec. 3.2), of a given attention and MLP."""
+
+    def __init__(self, width: int, attention: Attention, mlp: nn.Module, norm: Callable[[int], nn.Module]) -> None:
+        super().__init__()
+        self.norm1 = norm(width)
+        self.attn = attention
+        self.norm2 = norm(width)
+        self.mlp = mlp
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), linear(width, 6 * width, std=0.0))
+
+    def forward(self, x: Tokens, condition: Condition, rotation: Float[Tensor, "2 n e"] | None = None) -> Tokens:
+        """Tokens after attention and MLP, each shifted, scaled and gated by the condition."""
+        modulation = self.adaLN_modulation(condition).unsqueeze(1).chunk(6, dim=2)
+        shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = modulation
+        x = x + gate_attn * self.attn(modulate(self.norm1(x), shift_attn, scale_attn), rotation)
+        return x + gate_mlp * self.mlp(modulate(self.norm2(x), shift_mlp, scale_mlp))
 
 
 class FinalLayer(nn.Module):
@@ -68,7 +171,7 @@ class FinalLayer(nn.Module):
         self.linear = linear(width, patch_size * patch_size * channels, std=0.0)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), linear(width, 2 * width, std=0.0))
 
-    def forward(self, x: Float[Tensor, "b n d"], condition: Float[Tensor, "b d"]) -> Float[Tensor, "b n k"]:
+    def forward(self, x: Tokens, condition: Condition) -> Float[Tensor, "b n k"]:
         """Patches with the layout (row, column, channel)."""
         shift, scale = self.adaLN_modulation(condition).unsqueeze(1).chunk(2, dim=2)
         return self.linear(modulate(self.norm_final(x), shift, scale))
@@ -88,10 +191,15 @@ def position_table(width: int, side: int) -> Float[Tensor, "1 n d"]:
     return torch.cat((column, row), dim=1).float()[None].to(torch.get_default_device())
 
 
-def modulate(
-    x: Float[Tensor, "b n d"], shift: Float[Tensor, "b 1 d"], scale: Float[Tensor, "b 1 d"]
-) -> Float[Tensor, "b n d"]:
+def modulate(x: Tokens, shift: Float[Tensor, "b 1 d"], scale: Float[Tensor, "b 1 d"]) -> Tokens:
     return x * (1 + scale) + shift
+
+
+def rotated(x: Float[Tensor, "b a n e"], rotation: Float[Tensor, "2 n e"]) -> Float[Tensor, "b a n e"]:
+    """Each pair of neighbouring channels turned by its angle."""
+    even, odd = x.unflatten(-1, (-1, 2)).unbind(dim=-1)
+    turned = torch.stack((-odd, even), dim=-1).flatten(-2)
+    return x * rotation[0] + turned * rotation[1]
 
 
 def unpatchify(patches: Float[Tensor, "b n k"], patch_size: int) -> Float[Tensor, "b c h w"]:
