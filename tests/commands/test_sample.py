@@ -14,9 +14,9 @@ from errors import assert_tells, refused
 from PIL import Image
 
 from repae.cli import Arguments, main
-from repae.commands.sample import chosen_labels, digest, folder_name, identity, sample_run
+from repae.commands.sample import chosen_labels, folder_name, identity, sample_run
 from repae.commands.sample_settings import PRESETS, RunAutoguidance, SampleSettings, sample_settings
-from repae.config import UserError, fields
+from repae.config import UserError, fields, json_digest
 from repae.flow import UNGUIDED, EulerMaruyama, Guidance, Heun
 from repae.recipes.recipe import RuntimeConfig
 from repae.runs.context import RunContext
@@ -106,10 +106,10 @@ def test_any_changed_setting_is_another_identity(run: Path) -> None:
     """No field can be forgotten: each is either part of the identity, and of the folder's name, or changes no image."""
     assert set(fields(SampleSettings)) == {*CHANGES, *ELSEWHERE, *FREE, *WHOLE}
     base = identity_of(run, BASE)
-    seen = {digest(base)}
+    seen = {json_digest(base)}
     for name, value in CHANGES.items():
         more = {"guidance.step": 1} if value == "autoguidance" else {}
-        seen.add(digest(identity_of(run, BASE.replace(**{name: value}, **more))))
+        seen.add(json_digest(identity_of(run, BASE.replace(**{name: value}, **more))))
     assert len(seen) == 1 + len(CHANGES)
     for before, after in ELSEWHERE.values():
         names = {folder_name(identity_of(run, BASE.replace(**changes))) for changes in (before, after)}

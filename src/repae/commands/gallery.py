@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,22 +43,21 @@ ROWS = 10
 WAYS = 5
 """Rows of a picture that goes from one thing to another."""
 
-PLACES = 11
-"""Images along such a row, both ends included."""
+SHARES = [place / 10 for place in range(11)]
+PERCENTS = [f"{share:.0%}" for share in SHARES]
+"""Along such a row, both ends included."""
 
 SCALES = (1.0, 1.5, 2.0, 3.0, 5.0)
 CHECKPOINTS = 8
 LETTERS = 16
 """Of the name of a class, at most."""
 
-Picture = UInt8[np.ndarray, "h w c"]
-
 
 class GalleryPicture(NamedTuple):
     name: str
     title: str
     caption: str
-    picture: Picture
+    picture: UInt8[np.ndarray, "h w c"]
 
 
 @dataclass(frozen=True)
@@ -76,9 +74,9 @@ class Gallery:
         """That of the guided figures, or none where there is no null class."""
         return UNGUIDED if self.run.bundle.null_label is None else self.settings.guidance
 
-    def name(self, label: int) -> str:
-        name = str(self.run.meta["class_names"][label])
-        return name if len(name) <= LETTERS else f"{name[: LETTERS - 1]}…"
+    def names(self, labels: Sequence[int]) -> list[str]:
+        names = [str(self.run.meta["class_names"][label]) for label in labels]
+        return [name if len(name) <= LETTERS else f"{name[: LETTERS - 1]}…" for name in names]
 
     def classes(self, most: int) -> list[int]:
         return grid_labels(self.run.bundle.num_classes, most, 1).tolist()
@@ -99,8 +97,7 @@ class Gallery:
         """What made a picture: sampler, guidance where it is one for all, weights, seed."""
         strength = [] if guidance is None else [said_guidance(guidance)]
         weights = f"weights {self.run.bundle.name!r}" + (f" of step {step:,}" if step is not None else "")
-        words = (said_sampler(self.settings.sampler), *strength, weights, f"seed {self.settings.seed}")
-        return f"{', '.join(words)}."
+        return f"{', '.join([said_sampler(self.settings.sampler), *strength, weights])}, seed {self.settings.seed}."
 
 
 def draw_gallery(
@@ -116,25 +113,17 @@ def draw_gallery(
     `settings` are those of the evaluation that found `figures`, whose closest pairs are shown.
     """
     gallery, listed, notes = Gallery(run, dataset, context, settings), [], []
-    pictures: list[Callable[[Gallery], GalleryPicture | str]] = [
-        classes,
-        scales,
-        between_seeds,
-        between_classes,
-        checkpoints,
-    ]
+    drawn = [draw(gallery) for draw in (classes, scales, between_seeds, between_classes, checkpoints)]
     compared = figures.get("pairs", {})
     if not compared:
         notes.append("No nearest training images: no network was at hand to find them with.")
-    for network, pairs in compared.items():
-        pictures.append(partial(nearest, network=network, pairs=pairs, copies=figures.get(f"copies_{network}")))
-    for draw in pictures:
-        drawn = draw(gallery)
-        if isinstance(drawn, str):
-            notes.append(drawn)
+    drawn += [nearest(gallery, network, pairs, figures.get(f"copies_{network}")) for network, pairs in compared.items()]
+    for each in drawn:
+        if isinstance(each, str):
+            notes.append(each)
             continue
-        write_png(folder / f"{drawn.name}.png", drawn.picture)
-        listed.append({"file": f"{drawn.name}.png", "title": drawn.title, "caption": drawn.caption})
+        write_png(folder / f"{each.name}.png", each.picture)
+        listed.append({"file": f"{each.name}.png", "title": each.title, "caption": each.caption})
     facts = {"bundle": run.bundle.name, "step": run.step, "pictures": listed, "notes": notes}
     write_atomic(folder / INDEX, json.dumps(facts, indent=2) + "\n")
     return folder / INDEX
@@ -149,7 +138,7 @@ def classes(gallery: Gallery) -> GalleryPicture:
         "classes",
         "Classes, without guidance",
         f"Each row is one class, as the figures without guidance see it. {gallery.how(UNGUIDED, gallery.run.step)}",
-        sheet(images, COLUMNS, rows=[gallery.name(label) for label in chosen]),
+        sheet(images, COLUMNS, rows=gallery.names(chosen)),
     )
 
 
@@ -159,33 +148,29 @@ def scales(gallery: Gallery) -> GalleryPicture | str:
     own, chosen = gallery.settings.guidance, gallery.classes(COLUMNS)
     strengths = sorted({*SCALES, own.scale})
     seeds = gallery.seeds(range(len(chosen)))
-    rows = [gallery.images(gallery.run.bundle, chosen, seeds, own.replace(scale=scale)) for scale in strengths]
+    images = [gallery.images(gallery.run.bundle, chosen, seeds, own.replace(scale=scale)) for scale in strengths]
+    rows = ["none" if scale == 1 else f"{scale:g}" for scale in strengths]
     return GalleryPicture(
         "scales",
         "Across guidance scales",
         "The same noise in each column, its class above it; the guidance scale of each row beside it, for t in "
         f"[{own.low:g}, {own.high:g}]. {gallery.how(None, gallery.run.step)}",
-        sheet(
-            torch.cat(rows),
-            len(chosen),
-            rows=["none" if scale == 1 else f"{scale:g}" for scale in strengths],
-            heads=[gallery.name(label) for label in chosen],
-        ),
+        sheet(torch.cat(images), len(chosen), rows=rows, heads=gallery.names(chosen)),
     )
 
 
 def between_seeds(gallery: Gallery) -> GalleryPicture:
     chosen = gallery.classes(WAYS)
-    mixtures = [Mixture(2 * row, 2 * row + 1, share) for row in range(len(chosen)) for share in _shares()]
+    mixtures = [Mixture(2 * row, 2 * row + 1, share) for row in range(len(chosen)) for share in SHARES]
     noise = between_noise(gallery.settings.seed, mixtures, gallery.run.bundle.latent_shape)
-    labels = [label for label in chosen for _ in range(PLACES)]
+    labels = [label for label in chosen for _ in SHARES]
     images = gallery.images(gallery.run.bundle, labels, noise, gallery.guidance)
     return GalleryPicture(
         "between-seeds",
         "Between two seeds",
         "Each row is one class; its initial noise goes from one seed to another on the great circle between them. "
         f"{gallery.how(gallery.guidance, gallery.run.step)}",
-        sheet(images, PLACES, rows=[gallery.name(label) for label in chosen], heads=_percents()),
+        sheet(images, len(SHARES), rows=gallery.names(chosen), heads=PERCENTS),
     )
 
 
@@ -194,8 +179,8 @@ def between_classes(gallery: Gallery) -> GalleryPicture | str:
     if len(chosen) < 2:
         return "Nothing between classes: there is one class."
     ways = list(zip(chosen[::2], chosen[1::2]))
-    mixtures = [Mixture(*ends, share) for ends in ways for share in _shares()]
-    seeds = gallery.seeds([row for row in range(len(ways)) for _ in range(PLACES)])
+    mixtures = [Mixture(*ends, share) for ends in ways for share in SHARES]
+    seeds = gallery.seeds([row for row in range(len(ways)) for _ in SHARES])
     source = BetweenClasses(gallery.run.bundle, mixtures)
     images = gallery.images(source, range(len(mixtures)), seeds, gallery.guidance)
     return GalleryPicture(
@@ -203,12 +188,7 @@ def between_classes(gallery: Gallery) -> GalleryPicture | str:
         "Between two classes",
         "Each row has one noise; its label embedding goes in a straight line from one class to another. "
         f"{gallery.how(gallery.guidance, gallery.run.step)}",
-        sheet(
-            images,
-            PLACES,
-            rows=[f"{gallery.name(first)} to {gallery.name(second)}" for first, second in ways],
-            heads=_percents(),
-        ),
+        sheet(images, len(SHARES), rows=[" to ".join(gallery.names(ends)) for ends in ways], heads=PERCENTS),
     )
 
 
@@ -221,23 +201,18 @@ def checkpoints(gallery: Gallery) -> GalleryPicture | str:
     shown = [steps[round(place)] for place in np.linspace(0, len(steps) - 1, min(CHECKPOINTS, len(steps)))]
     chosen = gallery.classes(COLUMNS)
     seeds = gallery.seeds(range(len(chosen)))
-    rows = []
+    images = []
     for step in shown:
-        then = (
-            run if step == run.step else open_run(run.folder, run.bundle.name, step=step, device=gallery.context.device)
-        )
-        rows.append(gallery.images(then.bundle, chosen, seeds, gallery.guidance))
+        then = run
+        if step != run.step:
+            then = open_run(run.folder, run.bundle.name, step=step, device=gallery.context.device)
+        images.append(gallery.images(then.bundle, chosen, seeds, gallery.guidance))
     return GalleryPicture(
         "checkpoints",
         "Across checkpoints",
         "The same noise and class in each column, by the weights and the autoencoder of each step that is kept. "
         f"{gallery.how(gallery.guidance)}",
-        sheet(
-            torch.cat(rows),
-            len(chosen),
-            rows=[f"step {step:,}" for step in shown],
-            heads=[gallery.name(label) for label in chosen],
-        ),
+        sheet(torch.cat(images), len(chosen), rows=[f"step {step:,}" for step in shown], heads=gallery.names(chosen)),
     )
 
 
@@ -249,20 +224,15 @@ def nearest(gallery: Gallery, network: str, pairs: Sequence[Mapping[str, Any]], 
     made = gallery.images(gallery.run.bundle, labels, gallery.seeds(numbers), UNGUIDED)
     real = gallery.dataset.batch(torch.tensor([int(pair["real"]) for pair in shown])).images
     share = "" if copies is None else f" {copies:.1%} of all come nearer than 99% of training images to each other."
-    distances = [f"{pair['distance']:.3g}" for pair in shown]
+    below = [""] * len(shown) + [f"{pair['distance']:.3g}" for pair in shown]
+    rows = ("generated", "training")
     return GalleryPicture(
         f"nearest-{network}",
         f"Nearest training images, {network}",
         f"Above: those of {gallery.settings.images:,} generated images that come closest to a training image. Below: "
         f"that image, with the distance in the features of {NETWORKS.get(network, network)}.{share} "
         f"{gallery.how(UNGUIDED, gallery.run.step)}",
-        sheet(
-            torch.cat([made, real]),
-            len(shown),
-            rows=("generated", "training"),
-            heads=[gallery.name(label) for label in labels],
-            below=[*("" for _ in shown), *distances],
-        ),
+        sheet(torch.cat([made, real]), len(shown), rows=rows, heads=gallery.names(labels), below=below),
     )
 
 
@@ -278,11 +248,3 @@ def said_guidance(guidance: Guidance) -> str:
     if guidance.scale == 1:
         return "no guidance"
     return f"guidance {guidance.scale:g} for t in [{guidance.low:g}, {guidance.high:g}]"
-
-
-def _shares() -> Iterator[float]:
-    return (place / (PLACES - 1) for place in range(PLACES))
-
-
-def _percents() -> list[str]:
-    return [f"{share:.0%}" for share in _shares()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,9 +90,9 @@ def chosen_labels(settings: SampleSettings, num_classes: int) -> Int64[Tensor, "
         raise UserError(f"classes holds {unknown[0]}; this model has the classes 0 to {num_classes - 1}")
     chosen = torch.tensor(settings.classes or range(num_classes))
     if settings.num is not None:
-        random = settings.labels == "random"
-        places = random_labels(settings.num, len(chosen), settings.seed) if random else None
-        return chosen[balanced_labels(settings.num, len(chosen)) if places is None else places]
+        if settings.labels == "random":
+            return chosen[random_labels(settings.num, len(chosen), settings.seed)]
+        return chosen[balanced_labels(settings.num, len(chosen))]
     per_class = settings.per_class or PER_CLASS
     return chosen.repeat_interleave(per_class) if settings.classes else grid_labels(num_classes, columns=per_class)
 
@@ -138,13 +138,9 @@ def folder_name(what: dict[str, Any]) -> str:
         strength,
         f"{labels['num']}images" if "num" in labels else f"{labels['per_class']}each",
         f"seed{what['seed']}",
-        digest(what)[:8],
+        json_digest(what)[:8],
     )
     return "-".join(words)
-
-
-def digest(what: dict[str, Any]) -> str:
-    return json_digest(what)
 
 
 def _weights(run: Run) -> dict[str, Any]:
@@ -207,7 +203,9 @@ def _claim(out: Path, what: dict[str, Any], folder: Path, context: RunContext) -
             f"{out} holds {strange[0]} without a {MANIFEST} that says what made it; give another --out, or remove it"
         )
     try:
-        write_atomic(path, json.dumps({"digest": digest(what), "run": str(folder), "identity": what}, indent=2) + "\n")
+        write_atomic(
+            path, json.dumps({"digest": json_digest(what), "run": str(folder), "identity": what}, indent=2) + "\n"
+        )
     except OSError as error:
         raise UserError(f"{out} cannot be written: {error.strerror}; give another folder with --out") from None
     write_environment(out / "environment.json", context.device)
@@ -223,11 +221,12 @@ def _draw(
     batches = missing_batches(numbers, output.present(), size, world())
     barrier()  # All have looked before anyone writes.
     began = time.monotonic()
-    for each in (run, weak) if batches and weak is not None else (run,) if batches else ():
-        each.to(context.device)
+    for used in (run, weak):
+        if batches and used is not None:
+            used.to(context.device)
     shown = is_main() and settings.progress and batches
     progress = ProgressBar(sum(map(len, batches)), "sample", show={}) if shown else None
-    try:
+    with nullcontext() if progress is None else closing(progress):
         drawn = draw(
             run.bundle,
             labels,
@@ -241,9 +240,6 @@ def _draw(
             seed=settings.seed,
             progress=progress,
         )
-    finally:
-        if progress is not None:
-            progress.close()
     counts = torch.tensor([drawn.images, drawn.evaluations], device=context.device, dtype=torch.float32)
     images, evaluations = all_reduce_sum(counts.double() if context.device.type != "mps" else counts).tolist()
     return Throughput(int(images), int(evaluations), time.monotonic() - began)

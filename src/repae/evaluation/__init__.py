@@ -6,7 +6,7 @@ from repae.evaluation.classifier_figures import unclassifiable
 from repae.evaluation.comparison import Comparison, compare_images
 from repae.evaluation.evaluator import Evaluable, Evaluator, Networks
 from repae.evaluation.features import ClassifierFeatures, FeatureExtractor, TeacherFeatures
-from repae.evaluation.frechet import Gaussian, Moments, frechet_distance, frechet_floor
+from repae.evaluation.frechet import Gaussian, frechet_distance, frechet_floor
 from repae.evaluation.images import ImagesInFolder, ImagesInMemory, ImagesInNpz, ImagesOfDataset, open_images
 from repae.evaluation.inception import Inception
 from repae.evaluation.latent_space import cknna, latent_figures

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, get_args
 
-import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
@@ -17,7 +16,7 @@ from repae.evaluation.features import POOL, FeatureExtractor
 from repae.evaluation.frechet import Gaussian, rank_warning
 from repae.evaluation.images import ImageSet, check_same_size
 from repae.evaluation.inception import LOGITS, SPATIAL, Inception
-from repae.evaluation.manifold import Nearest, copies, manifolds, nearest_images
+from repae.evaluation.manifold import copies, manifolds, nearest_images
 from repae.evaluation.reference import Reference
 from repae.evaluation.scores import inception_score, kernel_distance
 from repae.evaluation.settings import ComparisonConfig, Metric
@@ -31,6 +30,9 @@ FEWEST = {"inception-score": 5_000, "kid": 1_000, "precision-recall": 1_000}
 OWN_NAMES = {"fid": "fid", "sfid": "sfid", "kid": "kid", "inception-score": "inception_score"}
 """What figures in Inception features are called; in others a Frechet distance is `fd_NAME`, a kernel one `kd_NAME`."""
 
+PARTS = {"sfid": SPATIAL, "inception-score": LOGITS}
+"""Parts of the features that metrics are of, where that is not `POOL`."""
+
 PAIRS = 20
 """Closest pairs of a generated and a real image that are kept with the figures."""
 
@@ -41,7 +43,7 @@ class Comparison:
 
     Attributes:
         figures: single numbers by name.
-        intervals: 95% intervals of some of them, from the bootstrap.
+        intervals: 95%, of some of them, from the bootstrap.
         deviations: standard deviations over parts or subsets, where a figure is a mean over such.
         warnings: by figure, why it is not to be trusted as it stands.
         notes: what was left out and why.
@@ -70,11 +72,11 @@ class Comparison:
 
 
 class _Sides(NamedTuple):
-    """Both sets as one network sees them; `real` is None where only statistics are stored."""
+    """Both sets as one network sees them; `real` has no part where only statistics are stored."""
 
     extractor: FeatureExtractor
     generated: Features
-    real: Features | None
+    real: Features
     reference: Reference
     config: ComparisonConfig
 
@@ -95,18 +97,17 @@ def compare_images(
         if reason := possible[metric]:
             raise UserError(f"{metric} was asked for, but {reason}")
     wanted = [m for m in get_args(Metric) if not possible[m] and (config.metrics is None or m in config.metrics)]
-    real = None if reference.images is None else cache.features(reference.images, extractor)
+    real = {} if reference.images is None else cache.features(reference.images, extractor)
     sides = _Sides(extractor, cache.features(images, extractor), real, reference, config)
     out = Comparison()
     for metric in wanted:
         _METRICS[metric](out, sides)
     if config.metrics is None:
-        out.notes += [
-            f"No {metric}: {reason}." for metric, reason in possible.items() if reason and _of(metric, extractor)
-        ]
-    if real is not None and config.metrics is None:
+        # What belongs to networks of another family is not missed.
+        own = {metric: reason for metric, reason in possible.items() if PARTS.get(metric, POOL) in extractor.parts}
+        out.notes += [f"No {metric}: {reason}." for metric, reason in own.items() if reason]
+    if reference.images is not None and config.metrics is None:
         _closest(out, sides)
-        assert reference.images is not None
         if images.labels is not None and reference.images.labels is not None:
             out.classes = per_class(
                 sides.generated[POOL], images.labels, real[POOL], reference.images.labels, config.neighbours
@@ -145,13 +146,8 @@ def per_class(
     return rows
 
 
-def _of(metric: str, extractor: FeatureExtractor) -> bool:
-    """Whether a metric belongs to a network's family, so that its absence is worth a word."""
-    return {"sfid": SPATIAL, "inception-score": LOGITS}.get(metric, POOL) in extractor.parts
-
-
 def _impossible(metric: str, extractor: FeatureExtractor, reference: Reference, config: ComparisonConfig) -> str | None:
-    part = {"sfid": SPATIAL, "inception-score": LOGITS}.get(metric, POOL)
+    part = PARTS.get(metric, POOL)
     if part not in extractor.parts:
         return f"{extractor.name} features have no {part} part; it is a figure of Inception features"
     if metric == "inception-score" or reference.images is not None:
@@ -174,7 +170,6 @@ def _frechet(out: Comparison, sides: _Sides, part: str, metric: Metric) -> None:
     if stored is not None and sides.config.stored:
         real, counts = Gaussian.of(*stored), [len(features)]
     else:
-        assert sides.real is not None
         real, counts = Gaussian.fit(sides.real[part]), [len(features), len(sides.real[part])]
     value = out.figures[key] = Gaussian.fit(features).distance(real)
     few, dim = min(counts), features.shape[1]
@@ -190,23 +185,20 @@ def _frechet(out: Comparison, sides: _Sides, part: str, metric: Metric) -> None:
 
 def _score(out: Comparison, sides: _Sides) -> None:
     key = figure_name("inception-score", sides.extractor.name)
-    score = inception_score(sides.generated[LOGITS], sides.config.part)
-    out.figures[key], out.deviations[key] = score
+    out.figures[key], out.deviations[key] = inception_score(sides.generated[LOGITS], sides.config.part)
     _few(out, key, "inception-score", len(sides.generated[LOGITS]))
 
 
 def _kernel(out: Comparison, sides: _Sides) -> None:
-    assert sides.real is not None
     key = figure_name("kid", sides.extractor.name)
     a, b = sides.generated[POOL], sides.real[POOL]
     smallest = min(len(a), len(b))
-    score = kernel_distance(a, b, sides.config.subsets, min(sides.config.subset, smallest))
-    out.figures[key], out.deviations[key] = score
+    size = min(sides.config.subset, smallest)
+    out.figures[key], out.deviations[key] = kernel_distance(a, b, sides.config.subsets, size)
     _few(out, key, "kid", smallest)
 
 
 def _manifold(out: Comparison, sides: _Sides) -> None:
-    assert sides.real is not None
     inside = manifolds(sides.generated[POOL], sides.real[POOL], sides.config.neighbours)
     for name, value, flags in (
         ("precision", inside.precision, inside.generated),
@@ -216,25 +208,18 @@ def _manifold(out: Comparison, sides: _Sides) -> None:
         out.figures[key] = value
         _few(out, key, "precision-recall", min(map(len, inside)))
         if sides.config.resamples > 1:
-            out.intervals[key] = interval(_share_of(flags), value, len(flags), sides.config.resamples)
+            numbers = flags.double()
+            out.intervals[key] = interval(
+                lambda rows, numbers=numbers: float(numbers[rows].mean()), value, len(flags), sides.config.resamples
+            )
 
 
 def _closest(out: Comparison, sides: _Sides) -> None:
-    assert sides.real is not None
     near = nearest_images(sides.generated[POOL], sides.real[POOL])
     out.figures[figure_name("copies", sides.extractor.name)] = copies(near, sides.real[POOL])
-    out.pairs = closest_pairs(near)
-
-
-def closest_pairs(near: Nearest, most: int = PAIRS) -> list[dict[str, Any]]:
-    """The closest of the nearest, closest first: places in both sets and the distance."""
-    order = near.distances[:, 0].argsort()[:most].tolist()
-    return [{"generated": i, "real": int(near.indices[i, 0]), "distance": float(near.distances[i, 0])} for i in order]
-
-
-def _share_of(flags: Tensor) -> Callable[[Tensor], float]:
-    numbers = flags.to(torch.float64)
-    return lambda rows: float(numbers[rows].mean())
+    for i in near.distances[:, 0].argsort()[:PAIRS].tolist():
+        real, distance = int(near.indices[i, 0]), float(near.distances[i, 0])
+        out.pairs.append({"generated": i, "real": real, "distance": distance})
 
 
 def _few(out: Comparison, key: str, metric: str, count: int) -> None:

@@ -194,9 +194,8 @@ class Evaluator:
         for network in networks:
             reference = Reference("real images", ImagesInMemory("real images", before), {})
             found = compare_images(self.made("reconstructions", after), reference, network, only_frechet, self.features)
-            for kind in ("figures", "warnings"):
-                entries = {f"r{key}": value for key, value in getattr(found, kind).items()}
-                result |= entries if kind == "figures" else {kind: {**result.get(kind, {}), **entries}}
+            result |= {f"r{key}": value for key, value in found.figures.items()}
+            result.setdefault("warnings", {}).update({f"r{key}": words for key, words in found.warnings.items()})
 
     def _latents(self, result: dict[str, Any]) -> None:
         """Latents of real images by the posterior's mean, normalised, beside the teacher's features of the same images.

@@ -23,45 +23,6 @@ FLOOR_SPLITS = 10
 CHUNK = 4096
 
 
-class Moments:
-    """Mean and covariance of rows that come in parts: float64 sums, whatever the parts are and in whatever order.
-
-    The sums are of rows minus the mean of the first part, so that a large mean costs the covariance no digits.
-    """
-
-    def __init__(self, dim: int) -> None:
-        self.count = 0
-        self._shift: Tensor | None = None
-        self._sum = torch.zeros(dim, dtype=torch.float64)
-        self._products = torch.zeros(dim, dim, dtype=torch.float64)
-
-    def update(self, rows: Float[Tensor, "n d"]) -> None:
-        for part in rows.detach().split(CHUNK):
-            part = part.to("cpu", torch.float64)
-            if self._shift is None:
-                self._shift = part.mean(0)
-            part = part - self._shift
-            self._sum += part.sum(0)
-            self._products.addmm_(part.T, part)
-            self.count += len(part)
-
-    @property
-    def mean(self) -> Float[Tensor, " d"]:
-        self._some()
-        assert self._shift is not None
-        return self._shift + self._sum / self.count
-
-    @property
-    def covariance(self) -> Float[Tensor, "d d"]:
-        """The unbiased covariance of all rows so far, in float64."""
-        self._some()
-        return (self._products - torch.outer(self._sum, self._sum / self.count)) / (self.count - 1)
-
-    def _some(self) -> None:
-        if self.count < 2:
-            raise UserError(f"a covariance needs features of at least 2 images; {self.count} given")
-
-
 class Gaussian(NamedTuple):
     """A Gaussian by its mean and a factor A of its covariance, A A^T; all that a Frechet distance needs."""
 
@@ -109,11 +70,19 @@ class Gaussian(NamedTuple):
         return max(float(squared), 0.0)
 
 
-def moments(features: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "d"], Float[Tensor, "d d"]]:
-    """Mean and unbiased covariance in float64 on the CPU. `features`: any float type, two rows at least."""
-    sums = Moments(features.shape[1])
-    sums.update(features)
-    return sums.mean, sums.covariance
+def moments(features: Float[Tensor, "n d"], chunk: int = CHUNK) -> tuple[Float[Tensor, "d"], Float[Tensor, "d d"]]:
+    """Mean and unbiased covariance in float64 on the CPU, summed over `chunk` rows at a time; two rows at least."""
+    count, dim = features.shape
+    if count < 2:
+        raise UserError(f"a covariance needs features of at least 2 images; {count} given")
+    # Sums are of rows minus the mean of the first part, so that a large mean costs the covariance no digits.
+    shift = features[:chunk].detach().to("cpu", torch.float64).mean(0)
+    sums, products = torch.zeros(dim, dtype=torch.float64), torch.zeros(dim, dim, dtype=torch.float64)
+    for part in features.detach().split(chunk):
+        rows = part.to("cpu", torch.float64) - shift
+        sums += rows.sum(0)
+        products.addmm_(rows.T, rows)
+    return shift + sums / count, (products - torch.outer(sums, sums / count)) / (count - 1)
 
 
 def frechet_distance(a: Float[Tensor, "n d"], b: Float[Tensor, "m e"]) -> float:

@@ -69,9 +69,11 @@ class Output(ABC):
     def take(self, count: int) -> UInt8[np.ndarray, "n h w c"]:
         """The first `count` images, when all of them are there and before `finish`."""
 
-    @abstractmethod
     def finish(self, labels: Int64[np.ndarray, " n"]) -> None:
         """Make of all images what was asked for. Doing it twice, or again after a kill, does no harm."""
+        with atomic_file(self.path / "labels.npy") as file:
+            np.save(file, labels)
+        settle(self.path)
 
 
 class ShardOutput(Output):
@@ -101,12 +103,6 @@ class ShardOutput(Output):
             if left == 0:
                 break
         return np.concatenate(found)
-
-    @override
-    def finish(self, labels: Int64[np.ndarray, " n"]) -> None:
-        with atomic_file(self.path / "labels.npy") as file:
-            np.save(file, labels)
-        settle(self.path)
 
     @property
     def _shards(self) -> Path:
@@ -175,12 +171,6 @@ class PngOutput(Output):
     def take(self, count: int) -> UInt8[np.ndarray, "n h w c"]:
         images = np.stack([np.asarray(Image.open(self._name(number))) for number in range(count)])
         return images[..., None] if images.ndim == 3 else images
-
-    @override
-    def finish(self, labels: Int64[np.ndarray, " n"]) -> None:
-        with atomic_file(self.path / "labels.npy") as file:
-            np.save(file, labels)
-        settle(self.path)
 
     def _name(self, number: int) -> Path:
         return self.path / f"{number:06d}.png"
