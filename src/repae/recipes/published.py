@@ -6,6 +6,8 @@ part of this project is found where the fields say; ``repae train NAME --dry-run
 
 from __future__ import annotations
 
+from typing import Any
+
 from repae.data import FolderConfig
 from repae.data.latent_dataset import LatentsConfig
 from repae.flow.guidance import Guidance
@@ -58,79 +60,57 @@ _GUIDANCE = {
 
 def published() -> list[Recipe]:
     """All of them, the runs of 80 epochs first."""
-    return [
-        *_joint(),
-        _second_stage(),
-        *_frozen(),
-        *_successors(),
-        *_sizes_and_autoencoders(),
-        *_teachers_and_depths(),
-        *_components(),
-    ]
+    return [*_joint(), _second_stage(), _lightning(), *_frozen(), *_successors(), *_ablations(), *_components()]
 
 
 def _joint() -> list[Recipe]:
-    def target(table: str, plain: str, guided: str, vae: str) -> str:
+    def target(where: str, plain: str, guided: str, vae: str) -> str:
         guidance = _GUIDANCE[vae]
         return (
-            f"{PAPER}, {table}80 epochs: FID {plain} without guidance, {guided} with guidance "
+            f"{PAPER}, {where}, 80 epochs: FID {plain} without guidance, {guided} with guidance "
             f"{guidance.scale} on [0, {guidance.high}]; {PROTOCOL}"
         )
 
     return [
         _repae(
-            "repae-sdvae-xl2",
-            "SiT-XL/2",
-            SD,
-            "The paper's main run: SiT-XL/2 and SD-VAE (f8d4), jointly.",
-            target("Table 1 and README, ", "4.07 (sFID 4.60, IS 161.8)", "1.67", SD),
+            "repae-sdvae-xl2", "SiT-XL/2", SD, "The paper's main run: SiT-XL/2 and SD-VAE (f8d4), jointly.",
+            target("Table 1 and README", "4.07 (sFID 4.60, IS 161.8)", "1.67", SD),
         ),
         _repae(
-            "repae-invae-xl1",
-            "SiT-XL/1",
-            IN,
-            "SiT-XL/1 and IN-VAE (f16d32, of ImageNet), jointly.",
-            target("README, ", "4.09", "1.61", IN),
+            "repae-invae-xl1", "SiT-XL/1", IN, "SiT-XL/1 and IN-VAE (f16d32, of ImageNet), jointly.",
+            target("README", "4.09", "1.61", IN),
         ),
         _repae(
-            "repae-vavae-xl1",
-            "SiT-XL/1",
-            VA,
-            "SiT-XL/1 and VA-VAE (f16d32, itself aligned with DINOv2), jointly.",
-            target("README, ", "4.05", "1.73", VA),
+            "repae-vavae-xl1", "SiT-XL/1", VA, "SiT-XL/1 and VA-VAE (f16d32, itself aligned with DINOv2), jointly.",
+            target("README", "4.05", "1.73", VA),
         ),
         _repae(
-            "repae-sdvae-xl2-scratch",
-            "SiT-XL/2",
-            SD,
-            "SiT-XL/2 and an f8d4 VAE from random weights, jointly.",
+            "repae-sdvae-xl2-scratch", "SiT-XL/2", SD, "SiT-XL/2 and an f8d4 VAE from random weights, jointly.",
             f"{PAPER}, Table 7, from scratch, 20 / 40 / 80 epochs: FID 14.12 / 7.54 / 4.34; {UNGUIDED}",
-        ).replace(start=FromScratch(), discriminator=DiscriminatorConfig()),
+            start=FromScratch(), discriminator=DiscriminatorConfig(),
+        ),
         *[
             _repae(
-                f"repae-{vae.replace('-', '').lower()}-xl1-guide",
-                "SiT-XL/1",
-                vae,
+                f"repae-{vae.replace('-', '').lower()}-xl1-guide", "SiT-XL/1", vae,
                 f"SiT-XL/1 and {vae} with the guide's weight 1.0 of the VAE's alignment; published runs have 1.5.",
                 "none: the guide gives no result for this weight, and the published runs use 1.5",
-            ).replace(method=RepaE(vae_align_proj_coeff=1.0))
+                method=RepaE(vae_align_proj_coeff=1.0),
+            )
             for vae in (IN, VA)
         ],
-    ]
+    ]  # fmt: skip
 
 
 def _second_stage() -> Recipe:
     """The reference's ``train_ldm_only.py``: a fresh SiT with REPA on cached latents of the tuned VA-VAE."""
     guidance = Guidance(scale=2.4, low=0.0, high=0.73)
-    return _on_frozen_vae(
+    return _repa(
         "repa-e2e-vavae-xl1",
         "SiT-XL/1",
         VA,
-        0.5,
         "The second stage: a fresh SiT-XL/1 with REPA on cached latents of the VA-VAE that REPA-E has tuned.",
         f"{PAPER}, Table 9, 800 epochs: FID 1.69 (sFID 4.17, IS 219.3) without guidance, 1.12 (sFID 4.09, IS 302.9) "
         f"with guidance {guidance.scale} on [0, {guidance.high}]; {PROTOCOL}, class-balanced labels",
-    ).replace(
         start=FromWeights(path="pretrained/e2e-vavae/e2e-vavae-400k.pt"),
         latents=LatentsConfig(path="data/latents/e2e-vavae-400k"),
         **{"loop.steps": EPOCHS_800, "evaluation.guidance": guidance},
@@ -138,15 +118,13 @@ def _second_stage() -> Recipe:
 
 
 def _lightning() -> Recipe:
-    return _on_frozen_vae(
+    return _plain(
         "lightning-vavae-xl1",
         "SiT-XL/1",
         VA,
-        0.0,
         "LightningDiT-XL/1 on the frozen VA-VAE, without a teacher, with its authors' constants.",
         "LightningDiT, arXiv 2501.01423, 64 epochs: FID 5.14 without guidance, 2.11 with; their loss has a term of the "
         "velocity's direction besides, which this run has not",
-    ).replace(
         backbone=LightningBackbone.preset("LightningDiT-XL/1"),
         time=LogNormalTime(mean=0.0, std=1.0),
         **{
@@ -160,172 +138,131 @@ def _lightning() -> Recipe:
 
 def _frozen() -> list[Recipe]:
     return [
-        _lightning(),
-        _on_frozen_vae(
-            "repa-sdvae-xl2",
-            "SiT-XL/2",
-            SD,
-            0.5,
-            "REPA: SiT-XL/2 aligned with DINOv2-B on the frozen SD-VAE.",
+        _repa(
+            "repa-sdvae-xl2", "SiT-XL/2", SD, "REPA: SiT-XL/2 aligned with DINOv2-B on the frozen SD-VAE.",
             f"{PAPER}, Table 1, of REPA: FID 19.40 / 11.10 / 7.90 / 5.90 after 20 / 40 / 80 / 800 epochs; {UNGUIDED}",
         ),
-        _on_frozen_vae(
-            "repa-vavae-xl1",
-            "SiT-XL/1",
-            VA,
-            0.5,
-            "REPA: SiT-XL/1 aligned with DINOv2-B on the frozen VA-VAE.",
+        _repa(
+            "repa-vavae-xl1", "SiT-XL/1", VA, "REPA: SiT-XL/1 aligned with DINOv2-B on the frozen VA-VAE.",
             f"{PAPER}, Table 8, SiT with REPA on VA-VAE, 80 epochs: FID 4.88; {UNGUIDED}",
         ),
-        _on_frozen_vae(
-            "sit-sdvae-xl2",
-            "SiT-XL/2",
-            SD,
-            0.0,
-            "Plain SiT-XL/2 on the frozen SD-VAE, without a teacher.",
+        _plain(
+            "sit-sdvae-xl2", "SiT-XL/2", SD, "Plain SiT-XL/2 on the frozen SD-VAE, without a teacher.",
             f"{PAPER}, Table 8, SiT without REPA, 80 epochs: FID 17.20; Table 1, 1400 epochs: 8.61; {UNGUIDED}",
         ),
-        _on_frozen_vae(
-            "sit-vavae-xl1",
-            "SiT-XL/1",
-            VA,
-            0.0,
-            "Plain SiT-XL/1 on the frozen VA-VAE, without a teacher.",
+        _plain(
+            "sit-vavae-xl1", "SiT-XL/1", VA, "Plain SiT-XL/1 on the frozen VA-VAE, without a teacher.",
             f"{PAPER}, Table 8, SiT without REPA on VA-VAE, 80 epochs: FID 5.93; {UNGUIDED}",
         ),
-        _on_frozen_vae(
-            "repa-sdvae-b2",
-            "SiT-B/2",
-            SD,
-            0.5,
-            "REPA in the small: SiT-B/2 on the frozen SD-VAE.",
-            _ablation("Table 2", "FID 49.5"),
-        ).replace(**{"loop.steps": EPOCHS_20}),
-        _on_frozen_vae(
-            "repa-sdvae-l2",
-            "SiT-L/2",
-            SD,
-            0.5,
-            "REPA, the ablations' baseline: SiT-L/2 on the frozen SD-VAE.",
-            _ablation("Tables 2 to 5", "FID 24.1"),
-        ).replace(**{"loop.steps": EPOCHS_20}),
-    ]
+        _repa(
+            "repa-sdvae-b2", "SiT-B/2", SD, "REPA in the small: SiT-B/2 on the frozen SD-VAE.",
+            _after_20("Table 2", "49.5"), **{"loop.steps": EPOCHS_20},
+        ),
+        _repa(
+            "repa-sdvae-l2", "SiT-L/2", SD, "REPA, the ablations' baseline: SiT-L/2 on the frozen SD-VAE.",
+            _after_20("Tables 2 to 5", "24.1"), **{"loop.steps": EPOCHS_20},
+        ),
+    ]  # fmt: skip
 
 
 def _successors() -> list[Recipe]:
     """What came after REPA on the frozen SD-VAE, as far as it is a switch."""
     return [
-        _on_frozen_vae(
-            "irepa-sdvae-xl2",
-            "SiT-XL/2",
-            SD,
-            0.5,
+        _repa(
+            "irepa-sdvae-xl2", "SiT-XL/2", SD,
             "iREPA: REPA with a convolutional projector and teacher tokens normalised over places.",
             "iREPA, arXiv 2512.10794, 20 epochs: FID 16.96, with REPA 19.06; SiT-XL/2, DINOv2-B, no guidance",
-        ).replace(
             method=Repa(spatial_norm=SpatialNormConfig()),
             **{"backbone.projector": ConvProjectorConfig(), "loop.steps": EPOCHS_20},
         ),
-        _on_frozen_vae(
-            "haste-sdvae-xl2",
-            "SiT-XL/2",
-            SD,
-            0.5,
+        _repa(
+            "haste-sdvae-xl2", "SiT-XL/2", SD,
             "REPA whose alignment ends after 250,000 steps, as HASTE's does; without HASTE's attention maps.",
             "none for this half of it alone; HASTE, arXiv 2505.16792, whole, 100 epochs: FID 5.31, no guidance",
-        ).replace(method=Repa(align_schedule=Until(stop=250_000)), **{"loop.steps": EPOCHS_100}),
-        _on_frozen_vae(
-            "sra-sdvae-xl2",
-            "SiT-XL/2",
-            SD,
-            0.0,
+            method=Repa(align_schedule=Until(stop=250_000)), **{"loop.steps": EPOCHS_100},
+        ),
+        _plain(
+            "sra-sdvae-xl2", "SiT-XL/2", SD,
             "SRA: SiT-XL/2 aligned with its own average, block 8 with block 20; no teacher to fetch.",
             "SRA, arXiv 2505.02831, 800 epochs with guidance: FID 1.58, IS 311.4, by a smooth L1 of weight 0.2 "
             "in place of the cosine here",
-        ).replace(method=Repa(self_teacher=SelfTeacherConfig(depth=20, interval=0.2)), **{"loop.steps": EPOCHS_800}),
-    ]
+            method=Repa(self_teacher=SelfTeacherConfig(depth=20, interval=0.2)), **{"loop.steps": EPOCHS_800},
+        ),
+    ]  # fmt: skip
 
 
-def _sizes_and_autoencoders() -> list[Recipe]:
+def _ablations() -> list[Recipe]:
+    """Of sizes, autoencoders, teachers and alignment depths."""
+
+    def sit_l2(ending: str, about: str, table: str, fid: str, **changes: Any) -> Recipe:
+        return _ablated(f"repae-sdvae-l2-{ending}", "SiT-L/2", SD, about, table, fid, **changes)
+
     return [
-        _ablated("repae-sdvae-b2", "SiT-B/2", "SiT-B/2 and SD-VAE, jointly.", _ablation("Table 2", "FID 34.8")),
+        _ablated("repae-sdvae-b2", "SiT-B/2", SD, "SiT-B/2 and SD-VAE, jointly.", "Table 2", "34.8"),
         _ablated(
-            "repae-sdvae-l2",
-            "SiT-L/2",
-            "The ablations' joint run: SiT-L/2 and SD-VAE.",
-            _ablation("Tables 2 to 6", "FID 16.3"),
+            "repae-sdvae-l2", "SiT-L/2", SD, "The ablations' joint run: SiT-L/2 and SD-VAE.", "Tables 2 to 6", "16.3"
         ),
-        _ablated("repae-invae-l1", "SiT-L/1", "SiT-L/1 and IN-VAE, jointly.", _ablation("Table 4", "FID 12.7"), IN),
-        _ablated("repae-vavae-l1", "SiT-L/1", "SiT-L/1 and VA-VAE, jointly.", _ablation("Table 4", "FID 11.1"), VA),
-    ]
-
-
-def _teachers_and_depths() -> list[Recipe]:
-    def of(ending: str, about: str, target: str) -> Recipe:
-        return _ablated(f"repae-sdvae-l2-{ending}", "SiT-L/2", about, target)
-
-    return [
-        of("dinov2-l", "Teacher DINOv2-L in place of -B.", _ablation("Table 3", "FID 16.0")).replace(
-            teachers=(DINOV2_L,)
-        ),
-        of("clip-l", "Teacher CLIP-L (OpenAI's).", _ablation("Table 3", "FID 23.4")).replace(teachers=(CLIP_L,)),
-        of("ijepa-h", "Teacher I-JEPA-H.", _ablation("Table 3", "FID 16.5")).replace(teachers=(IJEPA_H,)),
-        of("depth6", "Alignment after block 6.", _ablation("Table 5", "FID 16.4")).replace(
-            **{"backbone.encoder_depth": 6}
-        ),
-        of("depth10", "Alignment after block 10.", _ablation("Table 5", "FID 16.2")).replace(
-            **{"backbone.encoder_depth": 10}
-        ),
+        _ablated("repae-invae-l1", "SiT-L/1", IN, "SiT-L/1 and IN-VAE, jointly.", "Table 4", "12.7"),
+        _ablated("repae-vavae-l1", "SiT-L/1", VA, "SiT-L/1 and VA-VAE, jointly.", "Table 4", "11.1"),
+        sit_l2("dinov2-l", "Teacher DINOv2-L in place of -B.", "Table 3", "16.0", teachers=(DINOV2_L,)),
+        sit_l2("clip-l", "Teacher CLIP-L (OpenAI's).", "Table 3", "23.4", teachers=(CLIP_L,)),
+        sit_l2("ijepa-h", "Teacher I-JEPA-H.", "Table 3", "16.5", teachers=(IJEPA_H,)),
+        sit_l2("depth6", "Alignment after block 6.", "Table 5", "16.4", **{"backbone.encoder_depth": 6}),
+        sit_l2("depth10", "Alignment after block 10.", "Table 5", "16.2", **{"backbone.encoder_depth": 10}),
     ]
 
 
 def _components() -> list[Recipe]:
-    def without(ending: str, about: str, fid: str) -> Recipe:
-        name = f"repae-sdvae-l2-no-{ending}"
-        return _ablated(name, "SiT-L/2", about, _ablation("Table 6", f"FID {fid}, with everything 16.3"))
+    def without(ending: str, fid: str, about: str, **changes: Any) -> Recipe:
+        name, result = f"repae-sdvae-l2-no-{ending}", f"{fid}, with everything 16.3"
+        return _ablated(name, "SiT-L/2", SD, about, "Table 6", result, **changes)
 
-    naive = Naive(proj_coeff=0.5, vae_align_proj_coeff=1.5)
     return [
-        without("stopgrad", "No stop-gradient: the diffusion loss reaches the VAE, which collapses.", "444.1").replace(
-            method=naive
+        without(
+            "stopgrad", "444.1", "No stop-gradient: the diffusion loss reaches the VAE, which collapses.",
+            method=Naive(proj_coeff=0.5, vae_align_proj_coeff=1.5),
         ),
         without(
-            "norm",
+            "norm", "18.1",
             "No batch norm between VAE and SiT: latents are normalised by their first statistics, which then stay.",
-            "18.1",
-        ).replace(latent_norm=LatentNormConfig(tracking="fixed")),
-        without("gan", "No discriminator.", "19.2").replace(
-            discriminator=None, losses=AutoencoderLossConfig(discriminator_weight=0.0)
+            latent_norm=LatentNormConfig(tracking="fixed"),
         ),
-    ]
+        without(
+            "gan", "19.2", "No discriminator.",
+            discriminator=None, losses=AutoencoderLossConfig(discriminator_weight=0.0),
+        ),
+    ]  # fmt: skip
 
 
-def _ablation(table: str, result: str) -> str:
-    return f"{PAPER}, {table}, 20 epochs: {result}; {UNGUIDED}"
+def _after_20(table: str, fid: str) -> str:
+    return f"{PAPER}, {table}, 20 epochs: FID {fid}; {UNGUIDED}"
 
 
-def _ablated(name: str, size: str, about: str, target: str, vae: str = SD) -> Recipe:
-    return _repae(name, size, vae, about, target).replace(**{"loop.steps": EPOCHS_20})
+def _ablated(name: str, size: str, vae: str, about: str, table: str, fid: str, **changes: Any) -> Recipe:
+    return _repae(name, size, vae, about, _after_20(table, fid), **{"loop.steps": EPOCHS_20, **changes})
 
 
-def _repae(name: str, size: str, vae: str, about: str, target: str) -> Recipe:
+def _repae(name: str, size: str, vae: str, about: str, target: str, **changes: Any) -> Recipe:
     """The published joint run: L1 + LPIPS + KL + GAN, alignment .5 and 1.5 with DINOv2-B after block 8, three AdamW.
 
     The discriminator, too, goes on from the weights that its autoencoder was published with.
     """
-    return _base(name, size, vae, about, target).replace(
+    joint = _base(name, size, vae, about, target).replace(
         method=RepaE(),
         teachers=(DINOV2_B,),
         losses=AutoencoderLossConfig(),
         perceptual=LpipsPerceptual(),
         discriminator=DiscriminatorConfig(weights=f"{_file(vae)}-discriminator-ckpt.pt"),
     )
+    return joint.replace(**changes)
 
 
-def _on_frozen_vae(name: str, size: str, vae: str, proj_coeff: float, about: str, target: str) -> Recipe:
-    return _base(name, size, vae, about, target).replace(
-        method=Repa(proj_coeff=proj_coeff), teachers=(DINOV2_B,) if proj_coeff else ()
-    )
+def _repa(name: str, size: str, vae: str, about: str, target: str, **changes: Any) -> Recipe:
+    return _base(name, size, vae, about, target).replace(**{"method": Repa(), "teachers": (DINOV2_B,), **changes})
+
+
+def _plain(name: str, size: str, vae: str, about: str, target: str, **changes: Any) -> Recipe:
+    return _base(name, size, vae, about, target).replace(**{"method": Repa(proj_coeff=0.0), **changes})
 
 
 def _base(name: str, size: str, vae: str, about: str, target: str) -> Recipe:
