@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Bool, Float64
 from torch import Tensor
 
 from repae.config import UserError
 from repae.flow.guidance import VelocityField, widest
-from repae.flow.path import along_batch
+from repae.flow.path import Samples, along_batch
 
 # Dormand and Prince, J. Comput. Appl. Math. 6 (1980): the stages; the last row is also the solution of order 5.
 _STAGES = (
@@ -30,6 +30,9 @@ _PLACES = (1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
 _FOURTH = (5179 / 57600, 0.0, 7571 / 16695, 393 / 640, -92097 / 339200, 187 / 2100, 1 / 40)
 _ERROR = tuple(fifth - fourth for fifth, fourth in zip((*_STAGES[-1], 0.0), _FOURTH))
 
+Doubles = Float64[Tensor, " b"]
+"""Times or lengths of steps, one for each image, on the CPU."""
+
 FIRST_STEP = 0.05
 SAFETY, SHRINK, GROW = 0.9, 0.2, 10.0
 
@@ -37,14 +40,14 @@ SAFETY, SHRINK, GROW = 0.9, 0.2, 10.0
 @torch.no_grad()
 def dormand_prince(
     velocity: VelocityField,
-    x: Float[Tensor, "b *rest"],
+    x: Samples,
     rtol: float,
     atol: float,
     *,
     breaks: Sequence[float] = (),
     state: torch.dtype = torch.float64,
     max_steps: int = 1000,
-) -> Float[Tensor, "b *rest"]:
+) -> Samples:
     """Integrate dx = v dt from t = 1 to 0, each image with steps of its own.
 
     A step of an image is accepted if the root mean square over its numbers of error / (`atol` + `rtol` |x|) is at most
@@ -72,17 +75,17 @@ def dormand_prince(
 
 def _stretch(
     velocity: VelocityField,
-    now: Float[Tensor, "b *rest"],
+    now: Samples,
     seen: torch.dtype,
     begin: float,
     end: float,
-    wish: Float64[Tensor, " b"],
+    wish: Doubles,
     tolerances: tuple[float, float],
     max_steps: int,
-) -> tuple[Float[Tensor, "b *rest"], Float64[Tensor, " b"]]:
+) -> tuple[Samples, Doubles]:
     """All images from `begin` to `end`, where the field is smooth; the state and the steps they would take next."""
 
-    def field(x: Tensor, t: Float64[Tensor, " b"]) -> Tensor:
+    def field(x: Tensor, t: Doubles) -> Tensor:
         return velocity(x.to(seen), t, (begin + end) / 2).to(now.dtype)
 
     t = torch.full_like(wish, begin)
@@ -106,12 +109,8 @@ def _stretch(
 
 
 def _tried(
-    field: Callable[[Tensor, Tensor], Tensor],
-    now: Float[Tensor, "b *rest"],
-    slope: Float[Tensor, "b *rest"],
-    t: Float64[Tensor, " b"],
-    step: Float64[Tensor, " b"],
-) -> tuple[list[Tensor], Float[Tensor, "b *rest"]]:
+    field: Callable[[Tensor, Tensor], Tensor], now: Samples, slope: Samples, t: Doubles, step: Doubles
+) -> tuple[list[Tensor], Samples]:
     """The seven slopes of one step of each image, and where it leads."""
     slopes, after, length = [slope], now, along_batch(step.to(now), now)
     for weights, place in zip(_STAGES, _PLACES):
@@ -121,12 +120,8 @@ def _tried(
 
 
 def _error_ratio(
-    slopes: Sequence[Tensor],
-    before: Float[Tensor, "b *rest"],
-    after: Float[Tensor, "b *rest"],
-    step: Float64[Tensor, " b"],
-    tolerances: tuple[float, float],
-) -> Float64[Tensor, " b"]:
+    slopes: Sequence[Tensor], before: Samples, after: Samples, step: Doubles, tolerances: tuple[float, float]
+) -> Doubles:
     """Each image's estimated error in units of what is allowed, on the CPU."""
     rtol, atol = tolerances
     error = along_batch(step.to(before), before) * _sum(_ERROR, slopes)
@@ -134,9 +129,7 @@ def _error_ratio(
     return (error / allowed).square().flatten(1).mean(1).sqrt().double().cpu()
 
 
-def _next_step(
-    wish: Float64[Tensor, " b"], step: Float64[Tensor, " b"], ratio: Float64[Tensor, " b"], accepted: Bool[Tensor, " b"]
-) -> Float64[Tensor, " b"]:
+def _next_step(wish: Doubles, step: Doubles, ratio: Doubles, accepted: Bool[Tensor, " b"]) -> Doubles:
     """The step that should just be accepted; one cut short by the end of the stretch does not lower it."""
     factor = (SAFETY * ratio.clamp(min=1e-12) ** -0.2).nan_to_num(SHRINK).clamp(SHRINK, GROW)
     tried = step * torch.where(accepted, factor, factor.clamp(max=1.0))

@@ -20,10 +20,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from jaxtyping import Float
 from torch import Tensor
 
-from repae.flow.path import Path, along_batch
+from repae.flow.path import Path, PerSample, Samples, along_batch
 
 
 class _Coefficients(NamedTuple):
@@ -34,54 +33,42 @@ class _Coefficients(NamedTuple):
     determinant: Tensor
 
 
-def _coefficients(path: Path, t: Float[Tensor, " b"], like: Float[Tensor, "b *rest"]) -> _Coefficients:
+def _coefficients(path: Path, t: PerSample, like: Samples) -> _Coefficients:
     alpha, sigma = along_batch(path.alpha(t), like), along_batch(path.sigma(t), like)
     d_alpha, d_sigma = along_batch(path.d_alpha(t), like), along_batch(path.d_sigma(t), like)
     return _Coefficients(alpha, sigma, d_alpha, d_sigma, alpha * d_sigma - sigma * d_alpha)
 
 
-def velocity_to_data(
-    v: Float[Tensor, "b *rest"], x: Float[Tensor, "b *rest"], t: Float[Tensor, " b"], path: Path
-) -> Float[Tensor, "b *rest"]:
+def velocity_to_data(v: Samples, x: Samples, t: PerSample, path: Path) -> Samples:
     """The data estimate (sigma' x - sigma v) / D, Tweedie's posterior mean. Finite for all t; x itself at t = 0."""
     c = _coefficients(path, t, x)
     return (c.d_sigma * x - c.sigma * v) / c.determinant
 
 
-def velocity_to_noise(
-    v: Float[Tensor, "b *rest"], x: Float[Tensor, "b *rest"], t: Float[Tensor, " b"], path: Path
-) -> Float[Tensor, "b *rest"]:
+def velocity_to_noise(v: Samples, x: Samples, t: PerSample, path: Path) -> Samples:
     """The noise estimate (alpha v - alpha' x) / D. Finite for all t; x itself at t = 1."""
     c = _coefficients(path, t, x)
     return (c.alpha * v - c.d_alpha * x) / c.determinant
 
 
-def velocity_to_score(
-    v: Float[Tensor, "b *rest"], x: Float[Tensor, "b *rest"], t: Float[Tensor, " b"], path: Path
-) -> Float[Tensor, "b *rest"]:
+def velocity_to_score(v: Samples, x: Samples, t: PerSample, path: Path) -> Samples:
     """The score grad log p_t(x) = -noise / sigma. Infinite (or nan) at t = 0, -x at t = 1."""
     return -velocity_to_noise(v, x, t, path) / along_batch(path.sigma(t), x)
 
 
-def score_to_velocity(
-    score: Float[Tensor, "b *rest"], x: Float[Tensor, "b *rest"], t: Float[Tensor, " b"], path: Path
-) -> Float[Tensor, "b *rest"]:
+def score_to_velocity(score: Samples, x: Samples, t: PerSample, path: Path) -> Samples:
     """The velocity (alpha' x - D sigma score) / alpha. Finite at t = 0; infinite or nan at t = 1."""
     c = _coefficients(path, t, x)
     return (c.d_alpha * x - c.determinant * c.sigma * score) / c.alpha
 
 
-def data_to_velocity(
-    data: Float[Tensor, "b *rest"], x: Float[Tensor, "b *rest"], t: Float[Tensor, " b"], path: Path
-) -> Float[Tensor, "b *rest"]:
+def data_to_velocity(data: Samples, x: Samples, t: PerSample, path: Path) -> Samples:
     """The velocity (sigma' x - D data) / sigma. Finite at t = 1; infinite or nan at t = 0."""
     c = _coefficients(path, t, x)
     return (c.d_sigma * x - c.determinant * data) / c.sigma
 
 
-def noise_to_velocity(
-    noise: Float[Tensor, "b *rest"], x: Float[Tensor, "b *rest"], t: Float[Tensor, " b"], path: Path
-) -> Float[Tensor, "b *rest"]:
+def noise_to_velocity(noise: Samples, x: Samples, t: PerSample, path: Path) -> Samples:
     """The velocity (alpha' x + D noise) / alpha. Finite at t = 0; infinite or nan at t = 1."""
     c = _coefficients(path, t, x)
     return (c.d_alpha * x + c.determinant * noise) / c.alpha

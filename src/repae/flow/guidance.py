@@ -6,17 +6,17 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from repae.config import Config, UserError
-from repae.flow.path import batch_times
+from repae.flow.path import PerSample, Samples, batch_times
 
 Network = Callable[[Tensor, Tensor, Tensor], Tensor]
 """`network(x, t, y) -> velocity` with x `[B, ...]`, t `[B]` and labels y `[B]`."""
 
-Times = float | Float[Tensor, " b"]
+Times = float | PerSample
 """One time for the whole batch, or one for each of its images."""
 
 VelocityField = Callable[[Tensor, Times, float], Tensor]
@@ -30,8 +30,6 @@ the middle of the stretch in which all of them are. A field without an interval 
 
 
 class _OnInterval(Config):
-    """A scale that holds for `low` <= t <= `high`; the interval is closed."""
-
     scale: float = Field(1.0, ge=1)
     low: float = Field(0.0, ge=0, le=1)
     high: float = Field(1.0, ge=0, le=1)
@@ -96,7 +94,7 @@ def guide(network: Network, labels: Int[Tensor, " b"], null_label: int | None, g
     null = check_null_label(null_label, guidance)
     twice = torch.cat([labels, torch.full_like(labels, null)])
 
-    def field(x: Float[Tensor, "b *rest"], t: Times, start: float) -> Float[Tensor, "b *rest"]:
+    def field(x: Samples, t: Times, start: float) -> Samples:
         times = batch_times(t, x)
         if not guidance.active(start):
             return network(x, times, labels)
@@ -128,7 +126,7 @@ def autoguide(network: Network, weak: Network, labels: Int[Tensor, " b"], guidan
     elsewhere only the first runs. The two velocities are combined in float64 (float32 on MPS).
     """
 
-    def field(x: Float[Tensor, "b *rest"], t: Times, start: float) -> Float[Tensor, "b *rest"]:
+    def field(x: Samples, t: Times, start: float) -> Samples:
         times = batch_times(t, x)
         strong = network(x, times, labels)
         if not guidance.active(start):

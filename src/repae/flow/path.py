@@ -14,20 +14,26 @@ from typing_extensions import override
 
 from repae.config import Config
 
+Samples = Float[Tensor, "b *rest"]
+"""What moves along a path: a batch, of any shape."""
+
+PerSample = Float[Tensor, " b"]
+"""A time, or another number, for each of them."""
+
 
 class PathSample(NamedTuple):
     """A point of a path and what the network must predict there; both have the shape and dtype of the data."""
 
-    x_t: Float[Tensor, "b *rest"]
-    velocity: Float[Tensor, "b *rest"]
+    x_t: Samples
+    velocity: Samples
 
 
-def along_batch(values: Float[Tensor, " b"], like: Float[Tensor, "b *rest"]) -> Float[Tensor, "b *ones"]:
+def along_batch(values: PerSample, like: Samples) -> Float[Tensor, "b *ones"]:
     """View one value per sample as `[B, 1, ..., 1]` in the dtype of `like`, to multiply it with."""
     return values.to(like.dtype).view(-1, *[1] * (like.ndim - 1))
 
 
-def batch_times(t: float | Float[Tensor, " b"], like: Float[Tensor, "b *rest"]) -> Float[Tensor, " b"]:
+def batch_times(t: float | PerSample, like: Samples) -> PerSample:
     """The time t for every sample of `like`, or each one's own, in its dtype and on its device."""
     if isinstance(t, Tensor):
         return t.to(like)
@@ -62,9 +68,7 @@ class Path(Config, ABC):
     def time(self, log_ratio: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """The time in [0, 1] at which log(sigma / alpha) has the given value."""
 
-    def sample(
-        self, x: Float[Tensor, "b *rest"], noise: Float[Tensor, "b *rest"], t: Float[Tensor, " b"]
-    ) -> PathSample:
+    def sample(self, x: Samples, noise: Samples, t: PerSample) -> PathSample:
         """The point x_t and its velocity, for data `x`, standard normal `noise` and one time in [0, 1] per sample.
 
         The result has the dtype of `x`, whatever the dtype of `t`.

@@ -14,7 +14,6 @@ from itertools import pairwise
 from typing import Annotated, Literal
 
 import torch
-from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 from typing_extensions import override
@@ -23,7 +22,7 @@ from repae.config import Config, UserError
 from repae.flow.adaptive import dormand_prince
 from repae.flow.convert import velocity_to_data, velocity_to_score
 from repae.flow.guidance import VelocityField, widest
-from repae.flow.path import Path, batch_times
+from repae.flow.path import Path, Samples, batch_times
 
 Noise = Callable[[int, Tensor], Tensor]
 """`noise(index, like) -> eps`: standard normal noise of the shape of `like` for random step `index` = 0, 1, ..."""
@@ -35,9 +34,7 @@ LAST_STEP_SIZE = 0.04
 
 
 @torch.no_grad()
-def euler(
-    velocity: VelocityField, x: Float[Tensor, "b *rest"], steps: int, state: torch.dtype = torch.float64
-) -> Float[Tensor, "b *rest"]:
+def euler(velocity: VelocityField, x: Samples, steps: int, state: torch.dtype = torch.float64) -> Samples:
     """Euler's method for the probability-flow ODE dx = v dt on `steps` equal steps; `steps` evaluations.
 
     Raises:
@@ -51,12 +48,8 @@ def euler(
 
 @torch.no_grad()
 def heun(
-    velocity: VelocityField,
-    x: Float[Tensor, "b *rest"],
-    steps: int,
-    state: torch.dtype = torch.float64,
-    guide_by_end: bool = False,
-) -> Float[Tensor, "b *rest"]:
+    velocity: VelocityField, x: Samples, steps: int, state: torch.dtype = torch.float64, guide_by_end: bool = False
+) -> Samples:
     """Heun's method for the probability-flow ODE on `steps` equal steps, the last by Euler; 2 steps - 1 evaluations.
 
     The corrector evaluates the field at the end of a step. It is guided if the start of the step lies in the guidance
@@ -79,13 +72,13 @@ def heun(
 @torch.no_grad()
 def euler_maruyama(
     velocity: VelocityField,
-    x: Float[Tensor, "b *rest"],
+    x: Samples,
     steps: int,
     path: Path,
     noise: Noise,
     last: LastStep = "mean",
     state: torch.dtype = torch.float64,
-) -> Float[Tensor, "b *rest"]:
+) -> Samples:
     """Euler-Maruyama for the reverse SDE dx = (v - w score / 2) dt + sqrt(w) dW, w(t) = 2 t; `steps` evaluations.
 
     `steps` - 1 equal steps from t = 1 to .04, with `noise(index, like)` for index = 0 .. `steps` - 2, then one
@@ -154,20 +147,12 @@ class Sampler(Config, ABC):
     @property
     @abstractmethod
     def evaluations(self) -> int | None:
-        """How often one run calls the velocity field; None if the images decide.
-
-        Guidance doubles the batch of a call, not their number.
-        """
+        """How often one run calls the velocity field; None if the images decide."""
 
     @abstractmethod
     def run(
-        self,
-        velocity: VelocityField,
-        x: Float[Tensor, "b *rest"],
-        noise: Noise,
-        path: Path,
-        breaks: Sequence[float] = (),
-    ) -> Float[Tensor, "b *rest"]:
+        self, velocity: VelocityField, x: Samples, noise: Noise, path: Path, breaks: Sequence[float] = ()
+    ) -> Samples:
         """Integrate from the initial noise `x` to data of the same shape and dtype.
 
         `noise` and `path`, the one the network was trained on, are what a stochastic sampler needs; the ODE needs
@@ -190,13 +175,8 @@ class Euler(Sampler):
 
     @override
     def run(
-        self,
-        velocity: VelocityField,
-        x: Float[Tensor, "b *rest"],
-        noise: Noise,
-        path: Path,
-        breaks: Sequence[float] = (),
-    ) -> Float[Tensor, "b *rest"]:
+        self, velocity: VelocityField, x: Samples, noise: Noise, path: Path, breaks: Sequence[float] = ()
+    ) -> Samples:
         return euler(velocity, x, self.steps, self._state()).to(x.dtype)
 
 
@@ -212,13 +192,8 @@ class Heun(Sampler):
 
     @override
     def run(
-        self,
-        velocity: VelocityField,
-        x: Float[Tensor, "b *rest"],
-        noise: Noise,
-        path: Path,
-        breaks: Sequence[float] = (),
-    ) -> Float[Tensor, "b *rest"]:
+        self, velocity: VelocityField, x: Samples, noise: Noise, path: Path, breaks: Sequence[float] = ()
+    ) -> Samples:
         return heun(velocity, x, self.steps, self._state(), self.guide_by_end).to(x.dtype)
 
 
@@ -234,13 +209,8 @@ class EulerMaruyama(Sampler):
 
     @override
     def run(
-        self,
-        velocity: VelocityField,
-        x: Float[Tensor, "b *rest"],
-        noise: Noise,
-        path: Path,
-        breaks: Sequence[float] = (),
-    ) -> Float[Tensor, "b *rest"]:
+        self, velocity: VelocityField, x: Samples, noise: Noise, path: Path, breaks: Sequence[float] = ()
+    ) -> Samples:
         return euler_maruyama(velocity, x, self.steps, path, noise, self.last, self._state()).to(x.dtype)
 
 
@@ -262,13 +232,8 @@ class DormandPrince(Sampler):
 
     @override
     def run(
-        self,
-        velocity: VelocityField,
-        x: Float[Tensor, "b *rest"],
-        noise: Noise,
-        path: Path,
-        breaks: Sequence[float] = (),
-    ) -> Float[Tensor, "b *rest"]:
+        self, velocity: VelocityField, x: Samples, noise: Noise, path: Path, breaks: Sequence[float] = ()
+    ) -> Samples:
         end = dormand_prince(
             velocity, x, self.rtol, self.atol, breaks=breaks, state=self._state(), max_steps=self.max_steps
         )

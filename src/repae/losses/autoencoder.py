@@ -6,13 +6,12 @@ import math
 from collections.abc import Callable
 from typing import Literal, Protocol, runtime_checkable
 
-from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
 from repae.config import Config
 from repae.losses.adversarial import LeCam, generator_loss, hinge_loss
-from repae.losses.perceptual import Perceptual
+from repae.losses.perceptual import Images, Perceptual
 from repae.losses.quantiser import codebook_loss, commitment_loss
 from repae.losses.reconstruction import kl_divergence, reconstruction_loss
 from repae.losses.terms import Terms
@@ -80,13 +79,7 @@ class AutoencoderLoss(nn.Module):
         """``discriminator_factor`` from ``discriminator_start`` on (steps count from 0), zero before."""
         return self.config.discriminator_factor if step >= self.config.discriminator_start else 0.0
 
-    def generator(
-        self,
-        images: Float[Tensor, "b c h w"],
-        latent: Latent,
-        discriminate: Discriminate | None,
-        step: int,
-    ) -> Terms:
+    def generator(self, images: Images, latent: Latent, discriminate: Discriminate | None, step: int) -> Terms:
         """What the autoencoder minimises, alignment apart; images in [-1, 1].
 
         reconstruction / exp(logvar_init) + perceptual + what bounds the latent + GAN. The latent is bound by its KL
@@ -115,13 +108,7 @@ class AutoencoderLoss(nn.Module):
         terms.add("gan_loss", gan, weight=0.0)
         return terms
 
-    def discriminator(
-        self,
-        images: Float[Tensor, "b c h w"],
-        reconstruction: Float[Tensor, "b c h w"],
-        discriminate: Discriminate,
-        step: int,
-    ) -> Terms:
+    def discriminator(self, images: Images, reconstruction: Images, discriminate: Discriminate, step: int) -> Terms:
         """What the discriminator minimises: factor * hinge + LeCam, on real and reconstructed images in two passes.
 
         LeCam acts before ``discriminator_start`` too, as in the reference.
