@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from repae import __version__
 from repae.commands.import_weights import empty_folder
@@ -21,7 +22,7 @@ from repae.models.backbones import SiTConfig
 from repae.recipes.recipe import Recipe
 from repae.runs.open import ORIGIN, load
 from repae.runs.weights import newest_of, own_part, read_autoencoder
-from repae.runtime.checkpoint import CheckpointStore
+from repae.runtime.checkpoint import CheckpointStore, Saved
 from repae.runtime.digest import short_digest
 from repae.training.state import BUNDLES, BundleName
 
@@ -50,9 +51,7 @@ def export(folder: Path, settings: ExportSettings) -> Path:
     Raises:
         UserError: no run, nothing in it that the format has a place for, or a folder that is not empty.
     """
-    if not settings.out:
-        raise UserError("--out is missing: name the folder to make")
-    out = empty_folder(Path(settings.out))
+    out = empty_folder(settings.out)
     with atomic_folder(out) as unfinished:
         if settings.format == "reference":
             _write_reference(folder, unfinished, settings)
@@ -78,30 +77,22 @@ def _write_pipeline(folder: Path, place: Path, settings: ExportSettings) -> None
         class_names=run.meta["class_names"],
         resolution=run.meta["resolution"],
     )
-    digests = {
-        "generator": short_digest(bundle.denoiser.backbone.state_dict()),
-        "autoencoder": short_digest(bundle.vae.state_dict()),
-    }
-    figures = _figures(folder, bundle.name, recipe, run.step)
-    tiny = isinstance(bundle.vae, TinyAutoencoder)
-    _describe(place, recipe, run.meta, run.step, bundle.name, digests, figures, settings.license, tiny)
+    networks = {"generator": bundle.denoiser.backbone, "autoencoder": bundle.vae}
+    _describe(folder, place, recipe, Saved(run.step, run.meta), bundle.name, networks, settings.license)
 
 
 def _write_autoencoder(folder: Path, place: Path, settings: ExportSettings) -> None:
     if (folder / INDEX).is_file():
         raise UserError(f"{folder} is an exported folder; its autoencoder is {folder / 'vae'} already")
-    _no_bundle(settings)
+    if settings.bundle is not None:
+        raise UserError("--bundle chooses a generator's weights; an autoencoder is exported from the run's own bundle")
     store, newest = newest_of(_run(folder))
     saved = store.describe(newest)
     recipe = check(Recipe, saved.meta["recipe"], str(newest))
     vae, norm = read_autoencoder(folder)
     write_vae(place, vae, norm, saved.meta["resolution"])
-    digests = {"autoencoder": short_digest(vae.state_dict())}
-    name = own_part(store, newest, 1) or ""
-    bundle = recipe.own_bundle if name == BUNDLES[recipe.own_bundle][1] else "live"
-    tiny = isinstance(vae, TinyAutoencoder)
-    figures = _figures(folder, bundle, recipe, saved.step)
-    _describe(place, recipe, saved.meta, saved.step, bundle, digests, figures, settings.license, tiny)
+    bundle = recipe.own_bundle if own_part(store, newest, 1) == BUNDLES[recipe.own_bundle][1] else "live"
+    _describe(folder, place, recipe, saved, bundle, {"autoencoder": vae}, settings.license)
 
 
 def _write_reference(folder: Path, place: Path, settings: ExportSettings) -> None:
@@ -173,16 +164,17 @@ def _args(recipe: Recipe, meta: dict[str, Any]) -> dict[str, Any]:
 
 
 def _describe(
+    folder: Path,
     place: Path,
     recipe: Recipe,
-    meta: dict[str, Any],
-    step: int,
+    saved: Saved,
     bundle: str,
-    digests: dict[str, str],
-    figures: dict[str, Any] | None,
+    networks: dict[str, nn.Module],
     licence: str | None,
-    tiny: bool,
 ) -> None:
+    """Writes the card, the recipe and where it comes from beside the weights of ``networks``."""
+    step, meta = saved
+    digests = {name: short_digest(network.state_dict()) for name, network in networks.items()}
     count = f"{len(meta['class_names'])} classes, {meta['resolution']} px"
     known = f"fingerprint `{meta['data']}`" if meta["data"] else "not known: these weights were imported"
     imported = meta.get("imported") or {}
@@ -194,10 +186,10 @@ def _describe(
         origin=_origin_of_autoencoder(recipe, imported),
         bundle=bundle,
         data=f"{recipe.data.kind}, {count}, {known}",
-        figures=figures,
+        figures=_figures(folder, bundle, recipe, step),
         licence=licence,
-        generator="generator" in digests,
-        tiny=tiny,
+        generator="generator" in networks,
+        tiny=isinstance(networks["autoencoder"], TinyAutoencoder),
         digests=digests,
         notes=list(imported.get("notes", [])),
     )
@@ -238,8 +230,3 @@ def _run(folder: Path) -> Path:
     if not (folder / "checkpoints").is_dir():
         raise UserError(f"{folder} is no run; give the folder of a run or of an import")
     return folder
-
-
-def _no_bundle(settings: ExportSettings) -> None:
-    if settings.bundle is not None:
-        raise UserError("--bundle chooses a generator's weights; an autoencoder is exported from the run's own bundle")

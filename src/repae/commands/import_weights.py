@@ -12,7 +12,7 @@ from pydantic import PositiveInt
 from repae.config import Config, UserError, write_atomic
 from repae.data import DigitsConfig, FolderConfig
 from repae.export.reference import Contents, Origin, read_reference
-from repae.models.autoencoders import Autoencoder, KLConfig
+from repae.models.autoencoders import KLAutoencoder
 from repae.models.backbones.base import BACKBONES
 from repae.models.teachers.catalogue import CATALOGUE, short_name
 from repae.models.teachers.timm import TimmTeacherConfig
@@ -68,9 +68,7 @@ def import_file(file: Path, settings: ImportSettings) -> tuple[Path, list[str]]:
     Raises:
         UserError: a file that is refused or unknown, sizes that do not fit each other, or a folder that is not empty.
     """
-    if not settings.out:
-        raise UserError("--out is missing: name the folder to make")
-    out = empty_folder(Path(settings.out))
+    out = empty_folder(settings.out)
     contents = read_reference(
         file,
         num_heads=settings.num_heads,
@@ -100,8 +98,11 @@ def import_file(file: Path, settings: ImportSettings) -> tuple[Path, list[str]]:
     return out, contents.notes
 
 
-def empty_folder(folder: Path) -> Path:
-    """The folder, if nothing is in it; else refused."""
+def empty_folder(out: str) -> Path:
+    """The folder that ``--out`` names; refused if there is anything in it."""
+    if not out:
+        raise UserError("--out is missing: name the folder to make")
+    folder = Path(out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is there already and not empty; choose another folder, or remove it")
     return folder
@@ -119,7 +120,11 @@ def _with_autoencoder(contents: Contents, file: Path, settings: ImportSettings) 
             "name the one that it was trained on: --vae FOLDER or FILE"
         )
     vae, _ = read_autoencoder(Path(settings.vae))
-    contents.vae = (_sizes(vae), vae.image_channels)
+    if not isinstance(vae, KLAutoencoder):
+        raise UserError(
+            "generators of REPA, SiT and LightningDiT belong to KL autoencoders; --vae names one of another kind"
+        )
+    contents.vae = (vae.config, vae.image_channels)
     contents.parts["vae"] = vae.state_dict()
     contents.notes.append(
         f"its autoencoder is {Path(settings.vae).name}, as you said; nothing in the file can confirm it"
@@ -149,13 +154,16 @@ def _recipe(contents: Contents, name: str, file: Path, settings: ImportSettings)
             f"it was aligned to {named}, which are not all teachers of `repae teachers` with these widths: the recipe "
             "names none of them, for a projector belongs to a teacher by its place"
         )
+    discriminator = None
+    if contents.discriminator is not None:
+        discriminator = DiscriminatorConfig(**contents.discriminator.model_dump(exclude={"in_channels"}))
     source = f"the layout of {contents.origin}" if contents.origin else "the reference's autoencoder"
     fields: dict[str, Any] = {
         "name": re.sub(r"[^A-Za-z0-9._-]+|^[^A-Za-z0-9]+", "-", name).lstrip("-._") or "imported",
         "about": f"Imported from {file.name} ({source}{f', teacher {named}' if named and not teachers else ''}).",
         "method": _method(contents),
         "vae": vae,
-        "discriminator": _discriminator(contents),
+        "discriminator": discriminator,
         "data": folder if channels == 3 or settings.data else DigitsConfig(resolution=resolution),  # type: ignore[arg-type]
         # The reference draws its images in float32.
         "runtime": RuntimeConfig(precision="fp32"),
@@ -177,12 +185,8 @@ def _recipe(contents: Contents, name: str, file: Path, settings: ImportSettings)
 def _teachers(named: str, widths: Sequence[int]) -> tuple[TimmTeacherConfig, ...]:
     """The teachers that the reference calls ``enc_type``, in the order of the projectors; none unless all are known."""
     names = [short_name(name) for name in named.split(",")]
-    known = [CATALOGUE[name].dim for name in names if name in CATALOGUE]
-    return (
-        tuple(TimmTeacherConfig(name=name) for name in names)
-        if known == list(widths) and len(known) == len(names)
-        else ()
-    )
+    known = [CATALOGUE[name].dim if name in CATALOGUE else None for name in names]
+    return tuple(TimmTeacherConfig(name=name) for name in names) if known == list(widths) else ()
 
 
 def _method(contents: Contents) -> MethodConfig:
@@ -196,12 +200,6 @@ def _method(contents: Contents) -> MethodConfig:
     return Repa(proj_coeff=alignment)
 
 
-def _discriminator(contents: Contents) -> DiscriminatorConfig | None:
-    if contents.discriminator is None:
-        return None
-    return DiscriminatorConfig(**contents.discriminator.model_dump(exclude={"in_channels"}))
-
-
 def _parts(contents: Contents) -> dict[str, _Held]:
     states = dict(contents.parts)
     if contents.sizes is None:
@@ -209,12 +207,3 @@ def _parts(contents: Contents) -> dict[str, _Held]:
     averages = {name: {"module": state, "count": contents.step} for name, state in states.items() if name[:4] == "ema_"}
     reference = {"reference": contents.extra} if contents.extra else {}
     return {name: _Held(state) for name, state in (states | averages | reference).items()}
-
-
-def _sizes(vae: Autoencoder) -> KLConfig:
-    config = getattr(vae, "config", None)
-    if not isinstance(config, KLConfig):
-        raise UserError(
-            "generators of REPA, SiT and LightningDiT belong to KL autoencoders; --vae names one of another kind"
-        )
-    return config

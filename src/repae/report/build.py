@@ -6,8 +6,6 @@ from pathlib import Path
 
 from repae.config import write_atomic
 from repae.report import sections
-from repae.report.gallery import gallery
-from repae.report.latent_charts import latents
 from repae.report.notes import notes
 from repae.report.page import page
 from repae.report.run_files import read_run
@@ -26,8 +24,8 @@ def build(run_dir: str | Path) -> Path:
         sections.samples(run),
         sections.over_time(run),
         sections.reconstructions(run),
-        gallery(run),
-        latents(run),
+        sections.gallery(run),
+        sections.latents(run),
         sections.curves(run),
         sections.teacher(run),
         notes(run),

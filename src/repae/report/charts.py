@@ -36,22 +36,15 @@ def chart(title: str, series: Mapping[str, Points], about: str = "", over: str =
         f"<span><i class='c{place}'></i>{escape(name)} <b>{number(points[-1][1])}</b></span>"
         for place, (name, points) in enumerate(lines.items())
     )
-    caption = f"<p>{escape(about)}</p>" if about else ""
-    return f"<figure class='chart'><h3>{escape(title)}</h3><div class='legend'>{legend}</div>{body}{caption}</figure>"
+    return _figure(title, f"<div class='legend'>{legend}</div>{body}", about)
 
 
 def bars(title: str, values: Sequence[float], about: str = "") -> str:
-    assert values, title
+    """One panel with a bar for each value, named by its place."""
     finite = [value for value in values if math.isfinite(value)]
     if not finite:
-        body = "<p class='missing'>No finite value is there.</p>"
-    else:
-        body = _bars(title, values, _linear_axis(min(0.0, *finite), max(0.0, *finite), 4))
-    caption = f"<p>{escape(about)}</p>" if about else ""
-    return f"<figure class='chart'><h3>{escape(title)}</h3>{body}{caption}</figure>"
-
-
-def _bars(title: str, values: Sequence[float], axis: _Axis) -> str:
+        return _figure(title, "<p class='missing'>No finite value is there.</p>", about)
+    axis = _linear_axis(min(0.0, *finite), max(0.0, *finite), 4)
     width = (WIDTH - LEFT - RIGHT) / len(values)
     stride = -(-len(values) // BARS_NAMED)
 
@@ -71,7 +64,12 @@ def _bars(title: str, values: Sequence[float], axis: _Axis) -> str:
             )
         if place % stride == 0:
             parts.append(f"<text x='{x:.1f}' y='{HEIGHT - BOTTOM + 16}' text-anchor='middle'>{place}</text>")
-    return _drawing(f"{title}, a bar each", parts)
+    return _figure(title, _drawing(f"{title}, a bar each", parts), about)
+
+
+def _figure(title: str, body: str, about: str) -> str:
+    caption = f"<p>{escape(about)}</p>" if about else ""
+    return f"<figure class='chart'><h3>{escape(title)}</h3>{body}{caption}</figure>"
 
 
 def _gridline(y: float, words: str, kind: str) -> str:
@@ -111,7 +109,8 @@ class _Axis(NamedTuple):
 def _svg(words: str, lines: Mapping[str, Points], finite: Points) -> str:
     first, last = min(x for x, _ in finite), max(x for x, _ in finite)
     steps = _linear_axis(first, last, 5)._replace(low=first, high=max(last, first + 1))
-    values = _axis([y for _, y in finite])
+    low, high = min(y for _, y in finite), max(y for _, y in finite)
+    values = _log_axis(low, high) if low > 0 and high / low > DECADES else _linear_axis(low, high, 4)
 
     def x_of(x: float) -> float:
         return LEFT + steps.share(x) * (WIDTH - LEFT - RIGHT)
@@ -119,8 +118,7 @@ def _svg(words: str, lines: Mapping[str, Points], finite: Points) -> str:
     def y_of(y: float) -> float:
         return HEIGHT - BOTTOM - values.share(y) * (HEIGHT - TOP - BOTTOM)
 
-    parts = []
-    parts += [_gridline(y_of(tick), number(tick), "grid") for tick in values.ticks]
+    parts = [_gridline(y_of(tick), number(tick), "grid") for tick in values.ticks]
     for tick in steps.ticks:
         if first <= tick <= last:
             parts.append(
@@ -141,20 +139,8 @@ def _drawing(words: str, parts: Sequence[str]) -> str:
 
 
 def _unbroken(points: Points) -> list[list[tuple[float, float]]]:
-    runs: list[list[tuple[float, float]]] = [[]]
-    for x, y in points:
-        if math.isfinite(y):
-            runs[-1].append((x, y))
-        elif runs[-1]:
-            runs.append([])
-    return [run for run in runs if run]
-
-
-def _axis(values: Sequence[float]) -> _Axis:
-    low, high = min(values), max(values)
-    if low > 0 and high / low > DECADES:
-        return _log_axis(low, high)
-    return _linear_axis(low, high, 4)
+    runs = itertools.groupby(points, key=lambda point: math.isfinite(point[1]))
+    return [list(run) for finite, run in runs if finite]
 
 
 def _linear_axis(low: float, high: float, count: int) -> _Axis:

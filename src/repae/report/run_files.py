@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -85,37 +86,35 @@ def read_run(folder: Path) -> RunFiles:
         raise UserError(f"{folder} is no folder of a run; give one that `repae train` has made, such as runs/digits")
     damaged: list[str] = []
 
-    def json_of(name: str) -> Any:
-        try:
-            return json.loads((folder / name).read_text(encoding="utf-8"))
-        except FileNotFoundError:
+    def read(name: str, reader: Callable[[Path], Any]) -> Any:
+        if not (folder / name).exists():
             return None
+        try:
+            return reader(folder / name)
         except (OSError, ValueError):
             damaged.append(name)
             return None
 
-    try:
-        recipe = read_yaml(folder / "recipe.yaml") if (folder / "recipe.yaml").exists() else {}
-    except UserError:
-        recipe = {}
-        damaged.append("recipe.yaml")
-    try:
-        metrics = read_metrics(folder / "metrics.jsonl") if (folder / "metrics.jsonl").exists() else []
-    except UserError:
-        metrics = []
-        damaged.append("metrics.jsonl")
-    text = (folder / "recipe.yaml").read_text(encoding="utf-8", errors="replace") if recipe else None
-    environment, evaluation, teachers = json_of("environment.json"), json_of("evaluation.json"), json_of("teacher.json")
-    gallery, best = json_of("samples/gallery/gallery.json"), json_of("checkpoints/best.json")
+    def read_table(name: str) -> dict[str, Any] | None:
+        found = read(name, _read_json)
+        return found if isinstance(found, dict) else None
+
+    recipe, metrics = read("recipe.yaml", read_yaml), read("metrics.jsonl", read_metrics)
+    environment, evaluation = read_table("environment.json"), read_table("evaluation.json")
+    teachers = read("teacher.json", _read_json) or []
     return RunFiles(
         folder,
-        text,
-        recipe,
-        environment if isinstance(environment, dict) else None,
-        metrics,
-        [teachers] if isinstance(teachers, dict) else [item for item in teachers or [] if isinstance(item, dict)],
-        evaluation if isinstance(evaluation, dict) else None,
-        gallery if isinstance(gallery, dict) else None,
-        best if isinstance(best, dict) else None,
+        (folder / "recipe.yaml").read_text(encoding="utf-8", errors="replace") if recipe else None,
+        recipe or {},
+        environment,
+        metrics or [],
+        [item for item in ([teachers] if isinstance(teachers, dict) else teachers) if isinstance(item, dict)],
+        evaluation,
+        read_table("samples/gallery/gallery.json"),
+        read_table("checkpoints/best.json"),
         tuple(damaged),
     )
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from html import escape
+from pathlib import PurePath
 from typing import Any
 
-from repae.report.charts import Points, chart, number
-from repae.report.figures import EVALUATED, GROUPS, PANELS, TEACHER, UNSHOWN, Figure
+from repae.report.charts import Points, bars, chart, number
+from repae.report.figures import EVALUATED, FIGURES, GROUPS, PANELS, TEACHER, UNSHOWN, Figure
 from repae.report.page import code, facts, folded, group, missing, picture, row, said, section, table
 from repae.report.run_files import RunFiles
 from repae.track import duration
@@ -44,8 +45,8 @@ def results(run: RunFiles) -> str:
     parts = [table(("figure", "value", "held against", "meaning"), rows)]
     parts += [missing(str(note)) for note in run.evaluation.get("notes", [])]
     protocol = run.evaluation.get("protocol")
-    parts.append(f"<p class='soft'>{escape(_protocol_line(protocol))}</p>" if isinstance(protocol, dict) else "")
     if isinstance(protocol, dict):
+        parts.append(f"<p class='soft'>{escape(_protocol_line(protocol))}</p>")
         parts.append(folded("The whole protocol", facts(protocol)))
     else:
         parts.append(missing("The protocol of these figures was not kept."))
@@ -89,6 +90,51 @@ def reconstructions(run: RunFiles) -> str:
     return section("reconstructions", "Real and reconstructed", picture(path, caption))
 
 
+def gallery(run: RunFiles) -> str:
+    """Every picture that `samples/gallery/gallery.json` lists, and what could not be drawn; nothing for a VAE alone."""
+    if not run.generates:
+        return ""
+    if run.gallery is None:
+        words = "No gallery was drawn (samples/gallery): `repae evaluate` draws it."
+        return section("gallery", "Gallery", missing(words))
+    listed = run.gallery.get("pictures")
+    parts = []
+    for entry in (entry for entry in (listed if isinstance(listed, list) else []) if isinstance(entry, dict)):
+        title, file = str(entry.get("title", "")), PurePath(str(entry.get("file", ""))).name
+        path = run.picture(f"gallery/{file}")
+        if path is None:
+            parts.append(missing(f"{title}: samples/gallery/{file} is gone."))
+        else:
+            parts.append(f"<h3>{escape(title)}</h3>{picture(path, str(entry.get('caption', '')))}")
+    parts += [missing(str(note)) for note in run.gallery.get("notes", [])]
+    return section("gallery", "Gallery", f"<div class='gallery'>{''.join(parts)}</div>")
+
+
+def latents(run: RunFiles) -> str:
+    """How strong each channel of the latents is, and how fine what they hold is."""
+    title = "The latents"
+    found = (run.evaluation or {}).get("latents")
+    if not isinstance(found, dict):
+        return section("latents", title, missing("The latents were not looked at: there is no evaluation of them."))
+    std, mean, spectrum = (_numbers(found.get(key)) for key in ("std", "mean", "spectrum"))
+    panels = []
+    if std:
+        panels.append(bars("Variance of each channel", [value**2 for value in std], "Over images and places."))
+    if mean:
+        panels.append(bars("Mean of each channel", mean, "Over images and places."))
+    if spectrum:
+        about = (
+            f"Share of the variance over places at each spatial frequency, 1 to {len(spectrum)} cycles per side. "
+            "Coarse things are on the left; what falls towards the right is easier for a diffusion model."
+        )
+        points = [(k + 1.0, share) for k, share in enumerate(spectrum)]
+        panels.append(chart("Spectrum", {"share": points}, about, "frequency"))
+    if not panels:
+        return section("latents", title, missing("There are no figures of channels or frequencies."))
+    intro = f"<p>{escape(_of_latents(found))}</p>"
+    return section("latents", title, intro, f"<div class='charts'>{''.join(panels)}</div>")
+
+
 def curves(run: RunFiles) -> str:
     if not run.metrics:
         return section("curves", "Curves", missing("No metrics were logged (metrics.jsonl)."))
@@ -124,8 +170,7 @@ def teacher(run: RunFiles) -> str:
     if not run.teachers:
         words = "No figures of a teacher in this run (teacher.json): it had none, or one that was trained elsewhere."
         return section("teacher", title, missing(words))
-    intro = "What the tokens that the denoiser is aligned to are worth. Labels serve these figures only."
-    parts = [f"<p>{escape(intro)}</p>"]
+    parts = ["<p>What the tokens that the denoiser is aligned to are worth. Labels serve these figures only.</p>"]
     for figures in run.teachers:
         rows = []
         for key, value in figures.items():
@@ -173,10 +218,9 @@ def _how_it_ran(run: RunFiles) -> str:
 def _tiles(evaluation: dict[str, Any]) -> list[str]:
     shown = []
     for key in ("accuracy_guided", "accuracy", "fd", "psnr"):
-        figure = next(members[key] for members in GROUPS.values() if key in members)
         if _is_number(evaluation.get(key)):
+            figure, floor = FIGURES[key], evaluation.get("fd_floor")
             words = figure.name
-            floor = evaluation.get("fd_floor")
             if key == "fd" and floor:
                 words += f", {evaluation[key] / floor:.1f} times its floor"
             shown.append(f"<div><b>{escape(figure.form.format(evaluation[key]))}</b><span>{escape(words)}</span></div>")
@@ -229,6 +273,24 @@ def _best_line(run: RunFiles) -> str:
         return ""
     name, value = next(iter(metric.items()))
     return f"The best checkpoint by {name} is that of step {run.best.get('step'):,}: {number(value)}."
+
+
+def _of_latents(found: dict[str, Any]) -> str:
+    images = f" of {found['images']:,} real images" if isinstance(found.get("images"), int) else ""
+    if found.get("normalised", True):
+        return (
+            f"Posterior means{images}, after the normaliser, as the denoiser meets them: means near 0 and variances "
+            "near 1 say that its statistics fit the data."
+        )
+    return (
+        f"Posterior means{images}, as the encoder gives them: an autoencoder alone keeps no statistics. The spectrum "
+        "is of channels scaled to variance 1."
+    )
+
+
+def _numbers(values: Any) -> list[float]:
+    kept = isinstance(values, list) and all(isinstance(value, (int, float)) for value in values)
+    return [float(value) for value in values] if kept else []
 
 
 def _is_number(value: Any) -> bool:
