@@ -16,7 +16,7 @@ from torch import Tensor
 
 from repae.config import UserError, write_atomic
 from repae.export.transformers import read_backbone_config, transformer_of
-from repae.flow import Euler, EulerMaruyama, Guidance, Heun, Sampler
+from repae.flow import Guidance, Sampler
 from repae.models.autoencoders import (
     Autoencoder,
     DiffusersConfig,
@@ -96,6 +96,8 @@ def write_pipeline(
         path: the kind of path that the denoiser was trained on.
         sampler, guidance, precision: what a call does by default.
     """
+    import diffusers
+
     write_vae(folder / "vae", bundle.vae, bundle.latent_norm, resolution, alone=False)
     transformer = transformer_of(bundle.denoiser.backbone, short_digest(bundle.vae.state_dict()))
     transformer.save_pretrained(folder / "transformer")
@@ -104,7 +106,7 @@ def write_pipeline(
     defaults = sampler.model_dump(include={"steps", "guide_by_end", "last"})
     index = {
         "_class_name": ["pipeline", "SiTPipeline"],
-        "_diffusers_version": _diffusers_version(),
+        "_diffusers_version": diffusers.__version__,
         "transformer": ["sit_transformer", type(transformer).__name__],
         "vae": ["tiny_autoencoder", "TinyAutoencoder"] if tiny else ["diffusers", "AutoencoderKL"],
         "path": path,
@@ -216,17 +218,3 @@ def _load(module: torch.nn.Module, state: Mapping[str, Tensor], where: Path) -> 
             f"the weights in {where} do not fit their config.json: {' '.join(str(error).split())[:300]}"
         ) from None
     module.eval().requires_grad_(False)
-
-
-def _diffusers_version() -> str:
-    import diffusers
-
-    return diffusers.__version__
-
-
-def default_sampler(index: Mapping[str, Any]) -> tuple[Sampler, Guidance]:
-    kinds: dict[str, type[Sampler]] = {"euler": Euler, "heun": Heun, "euler-maruyama": EulerMaruyama}
-    kind = kinds[index["sampler"]]
-    settings = {name: index[name] for name in ("steps", "guide_by_end", "last") if name in kind.model_fields}
-    guidance = {name: index[f"guidance_{name}"] for name in ("scale", "low", "high")}
-    return kind(**settings), Guidance(**guidance)

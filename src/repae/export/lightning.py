@@ -6,7 +6,6 @@ normalised by the means and deviations of a file ``latents_stats.pt``, which lie
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,8 +14,8 @@ from torch import Tensor
 
 from repae.config import UserError
 from repae.export.original_sit import to_our_time
+from repae.export.sizes import backbone_fields
 from repae.models.backbones.lightning import LightningConfig, LightningDiT
-from repae.models.reference_keys import count_numbered
 from repae.models.weight_files import check_coverage
 
 State = Mapping[str, Tensor]
@@ -30,31 +29,18 @@ def is_lightning(state: State) -> bool:
 
 
 def lightning_sizes(state: State, config: Mapping[str, Any]) -> LightningConfig:
-    """Sizes of a LightningDiT by its weights; the share of dropped labels is what its authors trained with.
+    """Sizes of a LightningDiT by its weights under its authors' names, and by the ``config`` of its checkpoint if any.
 
-    Args:
-        state: under its authors' names.
-        config: the ``config`` of the checkpoint, empty where there is none.
+    The share of dropped labels is what its authors trained with.
     """
-    first, table, positions = (
-        state[name] for name in ("x_embedder.proj.weight", "y_embedder.embedding_table.weight", "pos_embed")
-    )
-    width, channels, patch = first.shape[:3]
     if f"{_ROTATION}freqs_cos" not in state:
         raise UserError(f"{_EXPECTED} are wanted, and this file has no rotary embeddings")
-    rows = table.shape[0]
-    classes = int(config.get("data", {}).get("num_classes") or rows - 1)
+    fields = backbone_fields(state, config.get("data", {}).get("num_classes"), 0.1)
+    width = fields["hidden_size"]
     return LightningConfig(
-        input_size=math.isqrt(positions.shape[1]) * patch,
-        patch_size=patch,
-        in_channels=channels,
-        hidden_size=width,
-        depth=count_numbered(state, r"blocks\.(\d+)\."),
         num_heads=width // state[f"{_ROTATION}freqs_cos"].shape[-1],
         mlp_ratio=_ratio(width, state["blocks.0.mlp.w3.weight"].shape[1]),
-        num_classes=classes,
-        class_dropout_prob=0.1 if rows > classes else 0.0,
-        qk_norm="blocks.0.attn.q_norm.weight" in state,
+        **fields,
     )
 
 

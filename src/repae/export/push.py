@@ -18,7 +18,6 @@ def push(folder: Path, repository: str, *, endpoint: str | None = None, private:
         folder: what `repae export` wrote, with its model card.
         repository: ``ORGANISATION/NAME``.
         endpoint: address of the hub; that of the environment's ``HF_ENDPOINT``, else the public one.
-        private: make a new repository private.
 
     Returns:
         The address of the commit.

@@ -41,39 +41,49 @@ def generator_sizes(state: State, settings: Mapping[str, Any], num_heads: int | 
     Raises:
         UserError: a weight is missing, sizes contradict each other, or the number of heads is not known.
     """
-    first, table, positions = (
-        _need(state, name) for name in ("x_embedder.proj.weight", "y_embedder.embedding_table.weight", "pos_embed")
-    )
-    width, channels, patch = first.shape[:3]
-    depth = count_numbered(state, r"blocks\.(\d+)\.")
-    rows = table.shape[0]
-    classes = int(settings.get("num_classes") or rows - 1)
-    if rows - classes not in (0, 1):
-        raise UserError(f"the label table has {rows} rows and the checkpoint names {classes} classes; neither fits")
-    dropout = float(settings.get("cfg_prob") or 0.1) if rows > classes else 0.0
     projectors = [
         _need(state, f"projectors.{k}.4.weight").shape[0] for k in range(count_numbered(state, r"projectors\.(\d+)\."))
     ]
     hidden = _need(state, "projectors.0.0.weight").shape[0] if projectors else 2048
+    fields = backbone_fields(state, settings.get("num_classes"), float(settings.get("cfg_prob") or 0.1))
     sit = SiTConfig(
-        input_size=math.isqrt(positions.shape[1]) * patch,
-        patch_size=patch,
-        in_channels=channels,
-        hidden_size=width,
-        depth=depth,
-        num_heads=num_heads or _heads(state, settings, depth, width),
-        mlp_ratio=_need(state, "blocks.0.mlp.fc1.weight").shape[0] / width,
-        num_classes=classes,
-        class_dropout_prob=dropout,
-        qk_norm="blocks.0.attn.q_norm.weight" in state,
+        num_heads=num_heads or _heads(state, settings, fields["depth"], fields["hidden_size"]),
+        mlp_ratio=_need(state, "blocks.0.mlp.fc1.weight").shape[0] / fields["hidden_size"],
+        **fields,
     )
     return GeneratorSizes(
         backbone=sit,
         z_dims=tuple(projectors),
-        encoder_depth=min(int(settings.get("encoder_depth") or 8), depth),
+        encoder_depth=min(int(settings.get("encoder_depth") or 8), sit.depth),
         projector_dim=hidden,
-        out_channels=_need(state, "final_layer.linear.bias").shape[0] // patch**2,
+        out_channels=_need(state, "final_layer.linear.bias").shape[0] // sit.patch_size**2,
     )
+
+
+def backbone_fields(state: State, classes: int | None, dropout: float) -> dict[str, Any]:
+    """The sizes that a SiT and a LightningDiT show alike; ``classes`` and ``dropout`` are what the settings say.
+
+    Raises:
+        UserError: a weight is missing, or the label table does not fit the number of classes.
+    """
+    first, table, positions = (
+        _need(state, name) for name in ("x_embedder.proj.weight", "y_embedder.embedding_table.weight", "pos_embed")
+    )
+    width, channels, patch = first.shape[:3]
+    rows = table.shape[0]
+    classes = int(classes or rows - 1)
+    if rows - classes not in (0, 1):
+        raise UserError(f"the label table has {rows} rows and the checkpoint names {classes} classes; neither fits")
+    return {
+        "input_size": math.isqrt(positions.shape[1]) * patch,
+        "patch_size": patch,
+        "in_channels": channels,
+        "hidden_size": width,
+        "depth": count_numbered(state, r"blocks\.(\d+)\."),
+        "num_classes": classes,
+        "class_dropout_prob": dropout if rows > classes else 0.0,
+        "qk_norm": "blocks.0.attn.q_norm.weight" in state,
+    }
 
 
 def discriminator_sizes(state: State) -> PatchGANConfig:

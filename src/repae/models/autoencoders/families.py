@@ -50,13 +50,8 @@ class KL(DiffusersAutoencoder, VariationalAutoencoder):
     """`AutoencoderKL`: Stable Diffusion, SDXL, SD3, SD3.5, FLUX.1, with convolutions for quantising or without."""
 
     def __init__(self, model: Any) -> None:
-        c = model.config
-        super().__init__(
-            model,
-            latent_channels=c.latent_channels,
-            factor=2 ** (len(c.block_out_channels) - 1),
-            image_channels=c.in_channels,
-        )
+        c, factor = model.config, _halvings(model)
+        super().__init__(model, latent_channels=c.latent_channels, factor=factor, image_channels=c.in_channels)
 
     def moments(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b kk m n"]:
         return self.model.encode(images).latent_dist.parameters
@@ -80,14 +75,9 @@ class KLFlux2(DiffusersAutoencoder, VariationalAutoencoder):
     """
 
     def __init__(self, model: Any) -> None:
-        c = model.config
-        patch = c.patch_size[0]
-        super().__init__(
-            model,
-            latent_channels=c.latent_channels * patch**2,
-            factor=2 ** (len(c.block_out_channels) - 1) * patch,
-            image_channels=c.in_channels,
-        )
+        c, patch = model.config, model.config.patch_size[0]
+        channels, factor = c.latent_channels * patch**2, _halvings(model) * patch
+        super().__init__(model, latent_channels=channels, factor=factor, image_channels=c.in_channels)
         self.patch = patch
 
     def moments(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b kk m n"]:
@@ -110,12 +100,8 @@ class KLQwenImage(DiffusersAutoencoder, VariationalAutoencoder):
 
     def __init__(self, model: Any) -> None:
         c = model.config
-        super().__init__(
-            model,
-            latent_channels=c.z_dim,
-            factor=2 ** len(c.temperal_downsample),
-            image_channels=c.input_channels,
-        )
+        factor = 2 ** len(c.temperal_downsample)
+        super().__init__(model, latent_channels=c.z_dim, factor=factor, image_channels=c.input_channels)
         for name, parameter in model.named_parameters():
             if ".time_conv." in name:
                 parameter.requires_grad_(False)
@@ -136,13 +122,8 @@ class DC(DiffusersAutoencoder, DeterministicAutoencoder):
     """`AutoencoderDC` (DC-AE, arXiv 2410.10733): no posterior, factors of 32 and more."""
 
     def __init__(self, model: Any) -> None:
-        c = model.config
-        super().__init__(
-            model,
-            latent_channels=c.latent_channels,
-            factor=model.spatial_compression_ratio,
-            image_channels=c.in_channels,
-        )
+        c, factor = model.config, model.spatial_compression_ratio
+        super().__init__(model, latent_channels=c.latent_channels, factor=factor, image_channels=c.in_channels)
 
     def latents(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k m n"]:
         return self.model.encode(images).latent
@@ -168,12 +149,8 @@ class RAE(DiffusersAutoencoder, DeterministicAutoencoder):
         c = model.config
         if not c.reshape_to_2d:
             raise UserError("an AutoencoderRAE with reshape_to_2d false gives no map of latents; set it to true")
-        super().__init__(
-            model,
-            latent_channels=c.encoder_hidden_size,
-            factor=model.decoder_patch_size,
-            image_channels=c.num_channels,
-        )
+        channels, factor = c.encoder_hidden_size, model.decoder_patch_size
+        super().__init__(model, latent_channels=channels, factor=factor, image_channels=c.num_channels)
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> RAE:
@@ -197,26 +174,20 @@ class RAE(DiffusersAutoencoder, DeterministicAutoencoder):
     def published_statistics(self) -> Statistics:
         """Of the statistics that come with its weights; those of each place are pooled into those of a channel."""
         # diffusers adds 1e-5 to every deviation.
-        mean, std = (_by_channel(part, self.latent_channels) for part in (self.model._latents_mean, self._std()))
+        parts = (self.model._latents_mean, self.model._latents_std + 1e-5)
+        mean, std = (_by_channel(part, self.latent_channels) for part in parts)
         mean, std = torch.broadcast_tensors(mean, std)
         between = mean.var(1, correction=0)
         return mean.mean(1), (std.square().mean(1) + between).sqrt() / self.model.config.scaling_factor
-
-    def _std(self) -> Tensor:
-        return self.model._latents_std + 1e-5
 
 
 class VQ(DiffusersAutoencoder, QuantisedAutoencoder):
     """`VQModel`: the autoencoders with a codebook of latent diffusion (VQGAN, arXiv 2012.09841)."""
 
     def __init__(self, model: Any) -> None:
-        c = model.config
-        super().__init__(
-            model,
-            latent_channels=c.vq_embed_dim or c.latent_channels,
-            factor=2 ** (len(c.block_out_channels) - 1),
-            image_channels=c.in_channels,
-        )
+        c, factor = model.config, _halvings(model)
+        channels = c.vq_embed_dim or c.latent_channels
+        super().__init__(model, latent_channels=channels, factor=factor, image_channels=c.in_channels)
 
     def latents(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k m n"]:
         return self.model.encode(images).latents
@@ -245,6 +216,11 @@ FAMILIES: dict[str, type[KL | KLFlux2 | KLQwenImage | DC | RAE | VQ]] = {
     "VQModel": VQ,
 }
 """By the name of diffusers' class."""
+
+
+def _halvings(model: Any) -> int:
+    """By how much a side shrinks where every level but the first halves it."""
+    return 2 ** (len(model.config.block_out_channels) - 1)
 
 
 def _by_channel(statistic: Tensor, channels: int) -> Float[Tensor, "k places"]:

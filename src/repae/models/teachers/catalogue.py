@@ -82,19 +82,12 @@ def table() -> str:
     """The catalogue for people, one line each."""
     head = ("name", "width", "256 px", "512 px", "licence", "gated", "where to get it")
     rows = [head] + [
-        (
-            entry.name,
-            str(entry.dim),
-            str(tokens(256)),
-            str(tokens(512)),
-            entry.licence,
-            "yes" if entry.gated else "no",
-            entry.where,
-        )
+        (entry.name, entry.dim, tokens(256), tokens(512), entry.licence, "yes" if entry.gated else "no", entry.where)
         for entry in CATALOGUE.values()
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(len(cell) for cell in column) for column in zip(*cells)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in cells)
 
 
 def _entry(name: str, model: str, dim: int, licence: str, where: str = "", **more: Any) -> Entry:
@@ -133,11 +126,7 @@ def _siglip2() -> list[Entry]:
     sizes = (("b", "base", 768), ("l", "large", 1024), ("so400m", "so400m", 1152))
     return [
         _entry(
-            f"siglip2-{size}",
-            f"vit_{word}_patch16_siglip_256.v2_webli",
-            dim,
-            "Apache-2.0",
-            interpolation="bilinear",
+            f"siglip2-{size}", f"vit_{word}_patch16_siglip_256.v2_webli", dim, "Apache-2.0", interpolation="bilinear"
         )
         for size, word, dim in sizes
     ]
