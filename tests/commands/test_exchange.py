@@ -157,7 +157,7 @@ def test_the_autoencoder_alone(imported: Path, tmp_path: Path) -> None:
             assert torch.allclose(norm.running_mean, files.weights("ema")["bn.running_mean"])
             std = (norm.running_var + norm.eps).sqrt()
             assert torch.allclose(std, (files.weights("ema")["bn.running_var"] + 1e-4).sqrt(), rtol=1e-5)
-    with refused(UserError, tmp_path / "vae", "an autoencoder only", "no denoiser"):
+    with refused(UserError, tmp_path / "vae", "an autoencoder only", "no denoiser", "give a run"):
         open_run(tmp_path / "vae")
     with refused(UserError, tmp_path / "imported", "an autoencoder only", "no denoiser"):
         load(tmp_path / "imported")

@@ -203,9 +203,9 @@ def test_state_of_another_model_or_precision_is_refused_in_words():
     plain, scaled = Precision("fp32", CPU), Precision("fp16", CPU)
     source = Optimiser(small.parameters(), AdamWConfig(), plain, total_steps=1)
     source(small(torch.ones(1, 2)).sum())
-    with refused(UserError, "parameter 0", "(2, 2)", "(2, 3)", "another model"):
+    with refused(UserError, "parameter 0", "(2, 2)", "(2, 3)", "another model", "use the recipe"):
         Optimiser(large.parameters(), AdamWConfig(), plain, total_steps=1).load_state_dict(source.state_dict())
-    with refused(UserError, "another precision", "fp16", "loss scale"):
+    with refused(UserError, "written in bf16 or fp32", "precision is fp16", "set runtime.precision to bf16 or fp32"):
         Optimiser(small.parameters(), AdamWConfig(), scaled, total_steps=1).load_state_dict(source.state_dict())
 
 

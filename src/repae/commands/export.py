@@ -228,5 +228,5 @@ def _figures(folder: Path, bundle: str, recipe: Recipe, step: int) -> dict[str, 
 
 def _run(folder: Path) -> Path:
     if not (folder / "checkpoints").is_dir():
-        raise UserError(f"{folder} is no run; give the folder of a run or of an import")
+        raise UserError(f"{folder} is no run: it has no checkpoints; give the folder of a run or of an import")
     return folder

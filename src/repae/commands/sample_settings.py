@@ -12,8 +12,9 @@ from repae.config import Config, UserError, suggest
 from repae.config.options import read_options
 from repae.flow.guidance import UNGUIDED, Autoguidance, Guidance
 from repae.flow.samplers import AnySampler, Euler, EulerMaruyama, Heun
+from repae.preparation.part import MachinePart
 from repae.recipes.recipe import Recipe
-from repae.recipes.saved import read_recipe
+from repae.recipes.saved import check_run, read_recipe
 from repae.training.state import BundleName
 
 PER_CLASS = 10
@@ -38,8 +39,8 @@ class RunAutoguidance(Autoguidance):
     def _weaker(self) -> RunAutoguidance:
         if self.run is None and self.step is None:
             raise ValueError(
-                "autoguidance needs a weaker network: give step, an earlier checkpoint of this run, or run, the folder "
-                "of another"
+                "autoguidance needs a weaker network: give guidance.step, an earlier checkpoint of this run, or "
+                "guidance.run, the folder of another"
             )
         return self
 
@@ -83,7 +84,7 @@ class SampleSettings(Config):
     device: Literal["auto", "cpu", "cuda", "mps"] | None = None
     batch_size: PositiveInt = 64
     format: Literal["npz", "png", "shards"] = "npz"
-    part: str | None = Field(default=None, pattern=r"^[1-9][0-9]*/[1-9][0-9]*$")
+    part: str | None = None
     out: str | None = Field(default=None, min_length=1)
     progress: bool = True
 
@@ -97,15 +98,14 @@ class SampleSettings(Config):
             raise ValueError("labels is random, but per_class says how many there are of each; give num instead")
         if self.classes and len(set(self.classes)) < len(self.classes):
             raise ValueError(f"classes is {list(self.classes)}; each may stand there once")
-        if self.share[0] >= self.share[1]:
-            raise ValueError(f"part is {self.part!r}; the first number goes from 1 to the second")
+        MachinePart.read(self.part or "1/1")
         return self
 
     @property
     def share(self) -> tuple[int, int]:
         """Which part of how many, the first being 0."""
-        number, _, count = (self.part or "1/1").partition("/")
-        return int(number) - 1, int(count)
+        part = MachinePart.read(self.part or "1/1")
+        return part.number - 1, part.of
 
 
 def sample_settings(run: Path, options: Mapping[str, str | None], preset: str | None = None) -> SampleSettings:
@@ -158,6 +158,5 @@ def _presets(evaluated: Guidance) -> dict[str, SampleSettings]:
 
 def recipe_of(run: Path) -> Recipe:
     """The recipe of a run."""
-    if not (run / "recipe.yaml").is_file():
-        raise UserError(f"{run} is no run: it has no recipe.yaml; give a folder that `repae train` made")
+    check_run(run)
     return read_recipe(run / "recipe.yaml")

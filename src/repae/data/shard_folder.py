@@ -274,10 +274,10 @@ class ShardFolder:
 
 
 def damaged(store: FileStore, name: str, what: str) -> UserError:
-    remedy = f"delete {sidecar_file(int(name[7:13]))}" if name.startswith(SHARDS) else "nothing else is lost:"
+    delete = f"delete {sidecar_file(int(name[7:13]))} and " if name.startswith(SHARDS) else ""
     return UserError(
-        f"{store.name(name)} is damaged: {what}; {remedy} and run the command that made the folder again: it makes "
-        f"{'this shard' if name.startswith(SHARDS) else 'this file'} anew and leaves the others"
+        f"{store.name(name)} is damaged: {what}; {delete}run the command that made the folder again: it makes "
+        f"{'this shard' if delete else 'this file'} anew and leaves the others"
     )
 
 

@@ -18,7 +18,7 @@ from repae.models.bundle import Bundle
 from repae.models.denoiser import Denoiser
 from repae.models.latent_norm import LatentNorm
 from repae.recipes.recipe import Recipe
-from repae.recipes.saved import read_recipe
+from repae.recipes.saved import check_run, read_recipe
 from repae.runs.weights import read_part
 from repae.runtime.checkpoint import CheckpointStore
 from repae.runtime.precision import Precision
@@ -28,6 +28,8 @@ from repae.training.state import BUNDLES, BundleName
 
 ORIGIN = "repae.json"
 """What an exported folder says of the run that it was made of."""
+
+_NO_DENOISER = "it has no denoiser to sample from; give a run of a method that trains one"
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def load(
     """
     run = open_run(folder, bundle, step=step, device=device)
     if not run.bundle.generates:
-        raise UserError(f"{folder} trained an autoencoder only; it has no denoiser to sample from")
+        raise UserError(f"{folder} trained an autoencoder only; {_NO_DENOISER}")
     return run
 
 
@@ -116,7 +118,9 @@ def open_run(
         if module is None:
             continue
         if not (checkpoint / f"{part}.safetensors").is_file():
-            raise UserError(f"{folder} has no part {part!r}, hence no bundle {name!r}; its own is {recipe.bundle!r}")
+            raise UserError(
+                f"{folder} has no part {part!r}, hence no bundle {name!r}; open its own, {recipe.own_bundle!r}"
+            )
         module.load_state_dict(read_part(store, checkpoint, part))
         module.to(device).eval().requires_grad_(False)
     return Run(folder, recipe, saved.meta, saved.step, Bundle(name, denoiser, vae, norm))
@@ -128,8 +132,8 @@ def _bundle_name(folder: Path, recipe: Recipe, wanted: str | None) -> BundleName
         if name == (recipe.own_bundle if wanted is None else wanted):
             return name
     if wanted in BUNDLES and not recipe.method.traits.generates:
-        which = " and ".join(map(repr, allowed))
-        raise UserError(f"{folder} trained an autoencoder only, whose bundles are {which}; {wanted!r} is none")
+        which = ", ".join(allowed)
+        raise UserError(f"{folder} trained an autoencoder only, not bundle {wanted!r}; allowed: {which}")
     raise UserError(f"bundle {wanted!r} is unknown; allowed: {', '.join(name for name in BUNDLES if name in allowed)}")
 
 
@@ -146,7 +150,10 @@ def _exported(folder: Path, bundle: str | None, device: str | torch.device) -> R
     held, _ = read_pipeline(folder)
     origin = read_json(folder / ORIGIN)
     if bundle not in (None, origin["bundle"]):
-        raise UserError(f"{folder} was exported from bundle {origin['bundle']!r}; {bundle!r} is in the run alone")
+        raise UserError(
+            f"{folder} was exported from bundle {origin['bundle']!r} and has no {bundle!r}; open the run itself, or "
+            f"export it with --bundle {bundle}"
+        )
     recipe = read_recipe(folder / "recipe.yaml")
     parts = (held.denoiser, held.vae, held.latent_norm)
     for module in parts:
@@ -156,12 +163,8 @@ def _exported(folder: Path, bundle: str | None, device: str | torch.device) -> R
 
 def _newest(folder: Path) -> tuple[CheckpointStore, Path]:
     if (folder / WEIGHTS).is_file():
-        raise UserError(f"{folder} holds an autoencoder only; it has no denoiser to sample from")
-    if not (folder / "recipe.yaml").is_file():
-        raise UserError(
-            f"{folder} is no run: it has no recipe.yaml; give the folder that `repae train` named; "
-            "a file of weights is imported first: `repae import FILE --out FOLDER`"
-        )
+        raise UserError(f"{folder} holds an autoencoder only; {_NO_DENOISER}")
+    check_run(folder)
     store = CheckpointStore(folder / "checkpoints")
     newest = store.latest()
     if newest is None:

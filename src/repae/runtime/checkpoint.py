@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from repae.config import UserError, atomic_folder, json_digest, write_atomic
+from repae.config import UserError, atomic_folder, json_digest, one_line, write_atomic
 from repae.config.files import REPLACED, remove_folder, settle
 from repae.runtime.digest import sha256_of
 from repae.runtime.distributed import every_process, is_main
@@ -24,6 +24,7 @@ SCHEMA = 2
 """Version of the layout of a checkpoint folder; the one before it is read through `repae.runtime.migration`."""
 
 _STATE = "state.json"
+_OTHER_RUN = "use the recipe that wrote it, or another output folder"
 _BEST = "best.json"
 _FOLDER = re.compile(rf"step-(\d+)({re.escape(REPLACED)})?")
 
@@ -142,7 +143,7 @@ class CheckpointStore:
         path = Path(path)
         state = _read_state(path)
         if part not in state["parts"]:
-            raise UserError(f"checkpoint {path} has no part {part!r}; it has {', '.join(state['parts'])}")
+            raise UserError(f"checkpoint {path} has no part {part!r}; allowed: {', '.join(state['parts'])}")
         return _read_part(path, state, part)
 
     def digest(self, path: str | Path, parts: Iterable[str]) -> str:
@@ -174,7 +175,7 @@ class CheckpointStore:
                     for label, names in (("missing parts", missing), ("unexpected parts", unexpected))
                     if names
                 )
-                + "; use the recipe that wrote it, or another output folder"
+                + f"; {_OTHER_RUN}"
             )
         for name in parts:
             _verify(path, state, name)
@@ -182,8 +183,9 @@ class CheckpointStore:
             try:
                 _bare(part).load_state_dict(_read_part(path, state, name, verify=False))
             except (RuntimeError, KeyError, TypeError, ValueError) as error:
-                words = " ".join(str(error).split())
-                raise UserError(f"part {name!r} of checkpoint {path} does not fit this run: {words[:400]}") from error
+                raise UserError(
+                    f"part {name!r} of checkpoint {path} does not fit this run: {one_line(error)}; {_OTHER_RUN}"
+                ) from error
         return Saved(state["step"], restore(state["meta"], {}))
 
     def _write(self, step: int, parts: Mapping[str, Stateful], meta: dict[str, Any]) -> None:
@@ -229,7 +231,8 @@ def _bare(part: Stateful) -> Stateful:
 
 def _read_state(path: Path) -> dict[str, Any]:
     if not path.is_dir():
-        raise UserError(f"there is no checkpoint at {path}")
+        there = ", ".join(found.name for found in _checkpoints(path.parent).values()) or "none"
+        raise UserError(f"there is no checkpoint at {path}; there are: {there}")
     try:
         state = json.loads((path / _STATE).read_text())
         schema = state["schema"]

@@ -178,11 +178,13 @@ class Optimiser:
             if seen != here:
                 raise UserError(
                     f"the optimiser state of parameter {position} has shape {seen}, the parameter {here}; "
-                    "it belongs to another model"
+                    "it belongs to another model: use the recipe that wrote it"
                 )
         if (self._scaler is None) != (state_dict["scaler"] is None):
+            wrote, here = ("fp16", "bf16 or fp32") if self._scaler is None else ("bf16 or fp32", "fp16")
             raise UserError(
-                "the optimiser state belongs to another precision: only fp16 has a loss scale; use the same"
+                f"the optimiser state was written in {wrote} and this run's precision is {here}; only fp16 has a loss "
+                f"scale, so set runtime.precision to {wrote}"
             )
         # A moment is paired with its parameter by memory, so it takes that parameter's order of memory.
         for position, moment in moments.items():
