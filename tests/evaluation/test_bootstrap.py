@@ -27,5 +27,5 @@ def test_draw_i_depends_on_seed_and_i_only():
 
 def test_one_resample_has_no_spread():
     """Refused in words."""
-    with refused(UserError, "at least 2 resamples", 1):
+    with refused(UserError, "at least 2 resamples", 1, "set resamples to 2"):
         interval(lambda rows: 0.0, 0.0, 5, 1)

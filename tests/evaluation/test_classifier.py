@@ -110,5 +110,5 @@ def test_a_damaged_cache_is_made_anew(digits, monkeypatch, tmp_path):
 
 def test_other_sizes_are_refused():
     """The classifier is made for 32 px."""
-    with refused(UserError, "32 px", "(64, 64)"):
+    with refused(UserError, "32 px", "(64, 64)", "resize them"):
         classifier_for(torch.zeros(20, 1, 64, 64, dtype=torch.uint8), torch.zeros(20, dtype=torch.long), 2, None)

@@ -79,7 +79,7 @@ def test_floor_is_small_fixed_and_above_zero():
 
 def test_one_image_has_no_covariance():
     """Said in words instead of a division by zero."""
-    with refused(UserError, "at least 2 images", 1):
+    with refused(UserError, "at least 2 images", "1 given", "give more"):
         frechet_distance(torch.zeros(1, 3), torch.zeros(5, 3))
 
 

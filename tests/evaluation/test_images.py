@@ -92,8 +92,11 @@ def test_a_folder_is_cropped_only_when_asked(tmp_path):
         (np.zeros((4, 3, 8, 8), np.uint8), ["[4, 3, 8, 8]", "[N, H, W, 3]"]),
         (np.zeros((4, 8, 8, 3), np.float32), ["float32", "uint8", "0..255", "[0, 1]", "(255 * x).round()"]),
         (np.zeros((4, 8, 8, 3), np.int64), ["int64", "uint8", "0..255"]),
-        (np.zeros((0, 8, 8, 3), np.uint8), ["no image", "at least one"]),
-        (np.asfortranarray(np.zeros((4, 8, 8, 3), np.uint8)), ["Fortran's order", "C-ordered"]),
+        (np.zeros((0, 8, 8, 3), np.uint8), ["no image", "give at least one"]),
+        (
+            np.asfortranarray(np.zeros((4, 8, 8, 3), np.uint8)),
+            ["Fortran's order", "save it again, C-ordered"],
+        ),
     ],
 )
 def test_wrong_arrays_are_refused(tmp_path, array, facts):
@@ -115,8 +118,8 @@ def test_wrong_places_are_refused(tmp_path):
     Image.new("L", (8, 8)).save(tmp_path / "grey" / "a.png")
     for name, facts in {
         "nowhere": [".npz", "arr_0"], "empty": ["JPEG, PNG or WebP", "correct the path"],
-        "broken": ["a.png", "repair or remove it"], "a.txt": ["folder of images", ".npz"],
-        "b.npz": ["not a zip file"], "c.npz": ["no arr_0", "holds other"],
+        "broken": ["a.png", "repair or remove it"], "a.txt": ["a folder", ".npz", "give images"],
+        "b.npz": ["not a zip file", "copy it again"], "c.npz": ["no arr_0", "holds other", "save"],
         "grey": ["a.png", "mode L", "RGB", "--resolution"],
     }.items():  # fmt: skip
         with refused(UserError, tmp_path / name, *facts):
@@ -127,5 +130,5 @@ def test_wrong_places_are_refused(tmp_path):
 
 def test_other_sizes_are_not_compared():
     """Both sizes are named."""
-    with refused(UserError, "a holds", "8 x 8 px", "reference b", "4 x 16 px", "3 channels"):
+    with refused(UserError, "a holds", "8 x 8 px", "reference b", "4 x 16 px", "3 channels", "images of one size"):
         check_same_size(ImagesInMemory("a", _images()), ImagesInMemory("b", _images(5, 16, 4)))

@@ -62,9 +62,9 @@ def test_memorised_images_are_found():
 
 def test_too_few_images_are_refused():
     """Three neighbours need four images, and k nearest images k images."""
-    with refused(UserError, "more than 3 images", "3 given"):
+    with refused(UserError, "more than 3 images", "3 given", "fewer neighbours"):
         manifolds(_rows(3, 0), _rows(20, 1))
-    with refused(UserError, "3 nearest", "among 2", "at most all"):
+    with refused(UserError, "3 nearest", "1 to 2"):
         nearest_images(_rows(3, 0), _rows(2, 1), 3)
-    with refused(UserError, 6, "5 dimensions"):
+    with refused(UserError, 6, "5 dimensions", "same network"):
         nearest_images(_rows(3, 0), _rows(9, 1, d=5), 1)

@@ -70,7 +70,7 @@ def test_a_lattice_of_half_the_period_is_found_too():
 
 def test_sizes_that_do_not_fit_are_refused():
     """A pattern that does not tile the image, and images below SSIM's window."""
-    with refused(UserError, "4 x 4", "18 x 18 px", "tile"):
+    with refused(UserError, "4 x 4", "18 x 18 px", "multiples of 4"):
         fixed_pattern(_images(2, size=18), _images(2, size=18))
-    with refused(UserError, "SSIM's window", "7 px", "4 x 4 px"):
+    with refused(UserError, "SSIM's window", "4 x 4 px", "7 px or more"):
         ssim(_images(2, size=4), _images(2, size=4))

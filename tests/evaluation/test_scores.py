@@ -74,9 +74,9 @@ def test_the_kernel_distance_is_unbiased():
 
 def test_too_few_images_are_refused():
     """A subset larger than a set, sets of other dimensions, no image at all."""
-    with refused(UserError, "subsets of 50", "at least 2", "set of 49"):
+    with refused(UserError, "subsets of 50", "set of 49", "allowed: 2 to 49"):
         kernel_distance(_rows(49, 3, 0), _rows(60, 3, 1), size=50)
-    with refused(UserError, 3, "4 dimensions"):
+    with refused(UserError, 3, "4 dimensions", "same network"):
         kernel_distance(_rows(60, 3, 0), _rows(60, 4, 1), size=50)
-    with refused(UserError, "Inception Score", "at least 1 image"):
+    with refused(UserError, "Inception Score", "at least 1 image", "give some"):
         inception_score(torch.zeros(0, 5))

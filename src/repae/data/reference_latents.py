@@ -19,6 +19,8 @@ from repae.data.latent_store import LatentStore
 INFIX = "img-mean-std-"
 """What distinguishes an entry ``00000/img-mean-std-00000007.npy`` from its image ``00000/img00000007.png``."""
 
+_DAMAGED = "the file is damaged: copy or encode it again"
+
 
 class ReferenceLatents(LatentStore):
     """``NAME.h5`` with ``NAME_h5.json`` beside it, as the reference's ``cache_latents.py`` writes them.
@@ -60,7 +62,10 @@ class ReferenceLatents(LatentStore):
         for row, index in enumerate(indices.tolist()):
             entry = torch.from_numpy(self._entry(self.names[index]).astype(np.float32))
             if entry.shape != (2 * self.shape[0], *self.shape[1:]):
-                raise UserError(f"{self.where}: entry {self.names[index]!r} has another shape than the first one")
+                raise UserError(
+                    f"{self.where}: entry {self.names[index]!r} has shape {tuple(entry.shape)} and the first one "
+                    f"{(2 * self.shape[0], *self.shape[1:])}; encode all images at one size"
+                )
             mean[row], std[row] = entry.split(self.shape[0])
         return Latents(mean, std)
 
@@ -80,7 +85,7 @@ class ReferenceLatents(LatentStore):
         try:
             return np.asarray(self.file.opened()[name])
         except (OSError, KeyError) as error:
-            raise UserError(f"{self.where}: entry {name!r} cannot be read: {error}; the file is damaged") from error
+            raise UserError(f"{self.where}: entry {name!r} cannot be read: {error}; {_DAMAGED}") from error
 
 
 def _names(path: Path) -> dict[str, str]:
@@ -114,7 +119,7 @@ def _labels(file: Any, where: str) -> dict[str, int]:
     try:
         return dict(json.loads(np.asarray(file["dataset.json"]).tobytes().decode("utf-8"))["labels"] or [])
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{where}: its entry dataset.json cannot be read: {error}") from None
+        raise UserError(f"{where}: its entry dataset.json cannot be read: {error}; {_DAMAGED}") from None
 
 
 def _stem(name: str) -> str:

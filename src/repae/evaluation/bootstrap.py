@@ -35,7 +35,7 @@ def interval(
     `figure` computes it from the rows drawn, `value` is that of all `count` images; `number` resamples, at least 2.
     """
     if number < 2:
-        raise UserError(f"an interval needs at least 2 resamples; {number} asked for")
+        raise UserError(f"an interval needs at least 2 resamples, not {number}; set resamples to 2 or more")
     values = [figure(rows) for rows in resamples(count, number, seed)]
     spread = NORMAL * float(torch.tensor(values, dtype=torch.float64).std())
     return [value - spread, value + spread]

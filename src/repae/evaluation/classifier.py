@@ -84,7 +84,7 @@ def classifier_for(
     the trained weights, which may differ between machines in the last bits.
     """
     if images.shape[-2:] != (RESOLUTION, RESOLUTION):
-        raise UserError(f"the classifier takes images of {RESOLUTION} px; these have {tuple(images.shape[-2:])}")
+        raise UserError(f"the classifier takes images of {RESOLUTION} px, not {tuple(images.shape[-2:])}; resize them")
     digest = recipe_digest(images, labels, num_classes)
     folder = None if cache is None else Path(cache) / f"classifier-{digest}"
     kept = None if folder is None else _load(folder, digest, images.shape[1], num_classes)

@@ -95,7 +95,7 @@ def compare_images(
     possible = {metric: _impossible(metric, extractor, reference, config) for metric in get_args(Metric)}
     for metric in config.metrics or ():
         if reason := possible[metric]:
-            raise UserError(f"{metric} was asked for, but {reason}")
+            raise UserError(f"{metric} was asked for, but {reason}; leave it out of metrics")
     wanted = [m for m in get_args(Metric) if not possible[m] and (config.metrics is None or m in config.metrics)]
     real = {} if reference.images is None else cache.features(reference.images, extractor)
     sides = _Sides(extractor, cache.features(images, extractor), real, reference, config)

@@ -61,20 +61,23 @@ class Gaussian(NamedTuple):
     def distance(self, other: Gaussian) -> float:
         """Squared Frechet distance (the number that is called FD or FID), never below 0."""
         if self.mean.shape != other.mean.shape:
-            raise UserError(
-                f"features of {len(self.mean)} and of {len(other.mean)} dimensions cannot be compared; "
-                "both sets must come from the same network"
-            )
+            raise different_networks(len(self.mean), len(other.mean))
         cross = torch.linalg.svdvals(self.factor.T @ other.factor).sum()
         squared = (self.mean - other.mean).square().sum() + self.trace + other.trace - 2 * cross
         return max(float(squared), 0.0)
+
+
+def different_networks(one: int, other: int) -> UserError:
+    return UserError(
+        f"features of {one} and of {other} dimensions cannot be compared; both sets must come from the same network"
+    )
 
 
 def moments(features: Float[Tensor, "n d"], chunk: int = CHUNK) -> tuple[Float[Tensor, "d"], Float[Tensor, "d d"]]:
     """Mean and unbiased covariance in float64 on the CPU, summed over `chunk` rows at a time; two rows at least."""
     count, dim = features.shape
     if count < 2:
-        raise UserError(f"a covariance needs features of at least 2 images; {count} given")
+        raise UserError(f"a covariance needs features of at least 2 images; {count} given: give more")
     # Sums are of rows minus the mean of the first part, so that a large mean costs the covariance no digits.
     shift = features[:chunk].detach().to("cpu", torch.float64).mean(0)
     sums, products = torch.zeros(dim, dtype=torch.float64), torch.zeros(dim, dim, dtype=torch.float64)

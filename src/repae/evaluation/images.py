@@ -79,7 +79,7 @@ class ImagesInMemory(ImageSet):
     ) -> None:
         check_levels(images.dtype, name)
         if not len(images):
-            raise UserError(f"{name} holds no image; at least one is needed")
+            raise UserError(f"{name} holds no image; give at least one")
         self.name, self.images = name, images.cpu()
         self.count, self.shape = len(images), (images.shape[1], images.shape[2], images.shape[3])
         self.labels = None if labels is None else labels.cpu().long()
@@ -128,7 +128,7 @@ class ImagesInNpz(ImageSet):
             raise UserError(f"arr_0 of {self.name} is {list(shape)}; allowed: images [N, H, W, 3]")
         check_levels(dtype, f"arr_0 of {self.name}")
         if not shape[0]:
-            raise UserError(f"arr_0 of {self.name} holds no image; at least one is needed")
+            raise UserError(f"arr_0 of {self.name} holds no image; give at least one")
         self.count, self.shape = shape[0], (3, shape[1], shape[2])
         self.labels = self._labels()
 
@@ -144,7 +144,8 @@ class ImagesInNpz(ImageSet):
                     data = file.read(rows * size)
                     if len(data) < rows * size:
                         raise UserError(
-                            f"{self.name} is cut short: arr_0 ends inside image {first + len(data) // size}"
+                            f"{self.name} is cut short: arr_0 ends inside image {first + len(data) // size}; "
+                            "copy the file again"
                         )
                     pixels = np.frombuffer(bytearray(data), np.uint8).reshape(rows, height, width, 3)
                     yield torch.from_numpy(pixels).permute(0, 3, 1, 2)
@@ -221,10 +222,10 @@ def open_images(path: str | Path, resolution: int | None = None) -> ImageSet:
     if not path.exists():
         raise UserError(f"there is no '{readable(path)}'; give a folder of images or an .npz file with arr_0")
     if path.suffix != ".npz":
-        raise UserError(f"'{readable(path)}' is neither a folder of images nor an .npz file with arr_0")
+        raise UserError(f"'{readable(path)}' is neither a folder nor an .npz file; give images as one of them")
     images = ImagesInNpz(path)
     if resolution and images.shape[1:] != (resolution, resolution):
-        raise UserError(f"{images.name} holds images of {size_words(images)}; --resolution crops folders only")
+        raise UserError(f"{images.name} holds images of {size_words(images)}; leave --resolution out, it crops folders")
     return images
 
 
@@ -256,19 +257,21 @@ def npz_names(path: Path) -> set[str]:
         with zipfile.ZipFile(path) as archive:
             return {name.removesuffix(".npy") for name in archive.namelist()}
     except (OSError, zipfile.BadZipFile) as error:
-        raise UserError(f"{readable(path)} cannot be read as an .npz file: {error}") from None
+        raise UserError(f"{readable(path)} cannot be read as an .npz file: {error}; copy it again") from None
 
 
 def npy_header(path: Path, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Shape and dtype of one array of an `.npz` file, which is not read."""
     names = npz_names(path)
     if name not in names:
-        raise UserError(f"{readable(path)} has no {name}; it holds {', '.join(sorted(names)) or 'nothing'}")
+        raise UserError(
+            f"{readable(path)} has no {name}; it holds {', '.join(sorted(names)) or 'nothing'}; save it under that name"
+        )
     try:
         with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
             return _read_header(file)
     except ValueError as error:
-        raise UserError(f"{name} of {readable(path)} cannot be read: {error}") from None
+        raise UserError(f"{name} of {readable(path)} cannot be read: {error}; save it again, C-ordered") from None
 
 
 def _read_header(file: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
@@ -276,5 +279,5 @@ def _read_header(file: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read(file)
     if fortran and len(shape) > 1:
-        raise ValueError("it is stored in Fortran's order; save it from a C-ordered array")
+        raise ValueError("it is stored in Fortran's order; allowed: C's")
     return shape, dtype

@@ -60,7 +60,9 @@ def power_spectrum(latents: Float[Tensor, "n c h w"]) -> Float[Tensor, " f"]:
     """
     height, width = latents.shape[-2:]
     if height != width or width < 2:
-        raise UserError(f"a spectrum is of square latents of 2 places a side or more; these are {height} x {width}")
+        raise UserError(
+            f"a spectrum needs square latents of 2 places a side or more, not {height} x {width}; crop them"
+        )
     power = torch.fft.fft2(latents.double()).abs().square().sum((0, 1))
     axis = torch.fft.fftfreq(width, 1 / width)
     radius = torch.hypot(axis[:, None], axis[None]).round().long().clamp_max(width // 2)

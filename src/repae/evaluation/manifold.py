@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from repae.config import UserError
+from repae.evaluation.frechet import different_networks
 
 NEIGHBOURS = 3
 TABLE = 2**24
@@ -48,7 +49,10 @@ def manifolds(generated: Float[Tensor, "n d"], real: Float[Tensor, "m e"], k: in
     """Which images lie inside the balls of the other set; a ball reaches to its centre's k-th nearest other image."""
     smallest = min(len(generated), len(real))
     if smallest <= k:
-        raise UserError(f"the {k} nearest neighbours need more than {k} images in each set; {smallest} given")
+        raise UserError(
+            f"the {k} nearest neighbours need more than {k} images in each set; {smallest} given: "
+            "give more, or fewer neighbours"
+        )
     a, b = _centred(generated, real)
     of_generated, of_real = _radii(a, k), _radii(b, k)
     inside_real, inside_generated = torch.zeros(len(a), dtype=torch.bool), torch.zeros(len(b), dtype=torch.bool)
@@ -61,7 +65,7 @@ def manifolds(generated: Float[Tensor, "n d"], real: Float[Tensor, "m e"], k: in
 def nearest_images(generated: Float[Tensor, "n d"], real: Float[Tensor, "m e"], k: int = 1) -> Nearest:
     """The k nearest real images of every generated one in these features: is it memorising?"""
     if len(real) < k or k < 1:
-        raise UserError(f"{k} nearest images were asked for among {len(real)}; at least 1 and at most all")
+        raise UserError(f"{k} nearest images were asked for; allowed: 1 to {len(real)}, as many as there are")
     a, b = _centred(generated, real)
     found = [table.topk(k, dim=1, largest=False) for _, table in _tables(a, b)]
     return Nearest(torch.cat([f.indices for f in found]), torch.cat([f.values for f in found]).sqrt())
@@ -87,7 +91,7 @@ def _radii(rows: Float[Tensor, "n d"], k: int) -> Float[Tensor, " n"]:
 
 def _centred(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     if a.shape[1] != b.shape[1]:
-        raise UserError(f"features of {a.shape[1]} and of {b.shape[1]} dimensions cannot be compared")
+        raise different_networks(a.shape[1], b.shape[1])
     mean = b.detach().double().mean(0)
     return a.detach().double() - mean, b.detach().double() - mean
 

@@ -31,7 +31,8 @@ def ssim(real: UInt8[Tensor, "n c h w"], reconstructed: UInt8[Tensor, "n c h w"]
     from skimage.metrics import structural_similarity
 
     if min(real.shape[-2:]) < 7:
-        raise UserError(f"SSIM's window is 7 px; images of {real.shape[-2]} x {real.shape[-1]} px are too small")
+        height, width = real.shape[-2:]
+        raise UserError(f"images of {height} x {width} px are smaller than SSIM's window; allowed: 7 px or more a side")
     total = 0.0
     for chunk in _pairs(real, reconstructed):
         for a, b in zip(*chunk, strict=True):
@@ -49,7 +50,10 @@ def fixed_pattern(real: UInt8[Tensor, "n c h w"], reconstructed: UInt8[Tensor, "
     """
     height, width = real.shape[-2:]
     if height % period or width % period:
-        raise UserError(f"a {period} x {period} pattern does not tile images of {height} x {width} px")
+        raise UserError(
+            f"a {period} x {period} pattern does not tile images of {height} x {width} px; "
+            f"allowed: sides that are multiples of {period}, or another period"
+        )
     total, squares = torch.zeros(real.shape[1], height, width, dtype=torch.float64), 0.0
     for a, b in _pairs(real, reconstructed):
         error = b.double() - a.double()

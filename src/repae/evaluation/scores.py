@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from repae.config import UserError
+from repae.evaluation.frechet import different_networks
 
 PART = 5_000
 SUBSETS, SUBSET = 100, 1_000
@@ -35,7 +36,7 @@ def inception_score(logits: Float[Tensor, "n k"], part: int = PART, seed: int | 
     """
     count = len(logits)
     if count < 1:
-        raise UserError("an Inception Score needs at least 1 image")
+        raise UserError("an Inception Score needs at least 1 image, and there is none; give some")
     order = np.arange(count) if seed is None else np.random.RandomState(seed).permutation(count)
     rows = torch.from_numpy(order)
     scores = []
@@ -59,9 +60,9 @@ def kernel_distance(
     """
     smallest = min(len(a), len(b))
     if smallest < size or size < 2:
-        raise UserError(f"subsets of {size} images (at least 2) cannot be drawn from a set of {smallest}")
+        raise UserError(f"subsets of {size} images cannot be drawn from a set of {smallest}; allowed: 2 to {smallest}")
     if a.shape[1] != b.shape[1]:
-        raise UserError(f"features of {a.shape[1]} and of {b.shape[1]} dimensions cannot be compared")
+        raise different_networks(a.shape[1], b.shape[1])
     draw = np.random.RandomState(seed)
     values = []
     for _ in range(subsets):

@@ -57,7 +57,7 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise UserError(f"{path}: the metrics cannot be read: {error.strerror}") from None
+        raise UserError(f"{path}: the metrics cannot be read: {error.strerror}; give a run's metrics.jsonl") from None
     return [_with_nan(record) for _, record in _lines(data, Path(path))]
 
 
