@@ -69,7 +69,7 @@ def test_a_stage_without_a_recipe_and_nothing_at_all(kl: Bundle, tmp_path: Path)
         found = inspect(place)
         assert found.facts == {"step": "4"} and list(found.parts) == ["vae"]
     (tmp_path / "new" / "checkpoints").mkdir(parents=True)
-    with refused(UserError, tmp_path / "new", "run without a checkpoint"):
+    with refused(UserError, tmp_path / "new", "run without a checkpoint", "`repae train"):
         inspect(tmp_path / "new")
     with refused(UserError, tmp_path, "inspected", "a run", "a checkpoint", ".safetensors"):
         inspect(tmp_path)
@@ -92,7 +92,7 @@ def test_folders_of_shards(kind: Literal["images", "latents"], tmp_path: Path) -
     assert found.facts["items"] == "3 in 2 shards, 0 refused" and found.facts["arrays"] == "mean float32 2 x 1 x 1"
     assert (found.facts.get("autoencoder") == "digest a9eb591a5b39") == (kind == "latents")
     (tmp_path / "manifest.json").write_text("{}")
-    with refused(UserError, tmp_path / "manifest.json", "`repae prepare`", "`repae cache`"):
+    with refused(UserError, tmp_path / "manifest.json", "kind None", "`repae prepare`", "`repae cache`"):
         inspect(tmp_path)
 
 

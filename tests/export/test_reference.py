@@ -139,9 +139,12 @@ def test_what_is_not_known_is_refused_in_words(tmp_path: Path) -> None:
     joint = files.joint()
     hole = {k: v for k, v in joint["ema"].items() if k != "blocks.1.attn.proj.bias"}
     cases = [
-        ({"a": torch.zeros(1)}, ["file.pt", "layout", "REPA-E, REPA, SiT", "it holds a"]),
+        ({"a": torch.zeros(1)}, ["file.pt", "layout", "REPA-E, REPA, SiT", "it holds a", "give another"]),
         ({**joint, "ema": hole}, ["1 missing", "blocks.1.attn.proj.bias"]),
-        ({**joint, "args": files.args(num_classes=12)}, ["11 rows", "12 classes"]),
+        (
+            {**joint, "args": files.args(num_classes=12)},
+            ["11 rows", "12 classes", "allowed: 11, or 10", "correct num_classes"],
+        ),
         ({**joint, "args": files.args(path_type="vp")}, ["file.pt", "path 'vp'", "linear", "cosine"]),
         ({**joint, "args": files.args(device=torch.device("cpu"))}, ["file.pt", "args.device", "plain values"]),
     ]

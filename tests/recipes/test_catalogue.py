@@ -130,7 +130,7 @@ def test_the_digits_differ_in_their_method_only() -> None:
         ("repae-sdvae-xl", "did you mean 'repae-sdvae-xl2'"),
         ("repae-sdvae-l2-no-stop-gradient", "did you mean 'repae-sdvae-l2-no-stopgrad'"),
         ("nothing-like-it-at-all", "`repae recipes`"),
-        ("missing.yaml", "No such file"),
+        ("missing.yaml", "`repae recipes`"),
     ],
 )
 def test_an_unknown_recipe_is_refused_with_a_suggestion(name: str, fact: str) -> None:

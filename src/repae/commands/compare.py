@@ -101,7 +101,9 @@ def read_evaluation(place: str | Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"{place} has no evaluation yet; run `repae evaluate {place}` first") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as an evaluation: {error}") from None
+        raise UserError(
+            f"{path} cannot be read as an evaluation: {error}; make it again with `repae evaluate`"
+        ) from None
     if not isinstance(result, dict) or not isinstance(result.get("protocol"), dict):
         raise UserError(f"{path} holds no figures with a protocol; make it with `repae evaluate`")
     return result

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from repae.config import UserError, write_atomic
+from repae.config import UserError, one_line, write_atomic
 from repae.export.transformers import read_backbone_config, transformer_of
 from repae.flow import Guidance, Sampler
 from repae.models.autoencoders import (
@@ -29,7 +29,7 @@ from repae.models.autoencoders.families import KL
 from repae.models.bundle import Bundle
 from repae.models.denoiser import Denoiser
 from repae.models.latent_norm import LatentNorm
-from repae.models.weight_files import read_file
+from repae.models.weight_files import fit, read_file
 from repae.runtime.digest import short_digest
 
 WEIGHTS, INDEX = "diffusion_pytorch_model.safetensors", "model_index.json"
@@ -129,7 +129,8 @@ def read_pipeline(folder: Path) -> tuple[Bundle, dict[str, Any]]:
     index = read_json(folder / INDEX)
     if index.get("_class_name") not in ("SiTPipeline", ["pipeline", "SiTPipeline"]):
         raise UserError(
-            f"{folder} holds the diffusers pipeline {index.get('_class_name')!r}; only SiTPipeline opens here"
+            f"{folder} holds the diffusers pipeline {index.get('_class_name')!r}; allowed: SiTPipeline, which "
+            "`repae export` writes"
         )
     vae, norm = read_vae(folder / "vae")
     if norm is None:
@@ -182,9 +183,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path} cannot be read: {one_line(error)}; fetch or export the folder again") from None
     if not isinstance(data, dict):
-        raise UserError(f"{path} holds no JSON object")
+        raise UserError(f"{path} holds a JSON {type(data).__name__}, no object; fetch or export the folder again")
     return data
 
 
@@ -211,10 +212,5 @@ def _kl(config: Mapping[str, Any]) -> Autoencoder:
 
 
 def _load(module: torch.nn.Module, state: Mapping[str, Tensor], where: Path) -> None:
-    try:
-        module.load_state_dict(dict(state))
-    except RuntimeError as error:
-        raise UserError(
-            f"the weights in {where} do not fit their config.json: {' '.join(str(error).split())[:300]}"
-        ) from None
+    fit(module, state, f"the weights in {where} do not fit their config.json", "fetch or export the folder again")
     module.eval().requires_grad_(False)

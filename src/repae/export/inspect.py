@@ -56,7 +56,7 @@ def inspect(path: Path, *, num_heads: int | None = None, origin: Origin | None =
         store = CheckpointStore(path / "checkpoints")
         newest = store.latest()
         if newest is None:
-            raise UserError(f"{path} is a run without a checkpoint")
+            raise UserError(f"{path} is a run without a checkpoint; train it on with `repae train {path}`")
         return _checkpoint(store, newest, f"run {path.name}")
     if (path / "state.json").is_file():
         return _checkpoint(CheckpointStore(path.parent), path, f"checkpoint {path.name}")
@@ -77,7 +77,7 @@ def inspect(path: Path, *, num_heads: int | None = None, origin: Origin | None =
 def _shards(folder: Path) -> Inspection:
     kind = read_json(folder / MANIFEST).get("plan", {}).get("kind")
     if kind not in ("images", "latents"):
-        raise UserError(f"{folder / MANIFEST} is none of `repae prepare` or `repae cache`")
+        raise UserError(f"{folder / MANIFEST} is of kind {kind!r}; allowed: what `repae prepare` or `repae cache` made")
     manifest = read_manifest(folder, kind)
     about = manifest.plan.about
     shapes = (

@@ -34,7 +34,7 @@ def lightning_sizes(state: State, config: Mapping[str, Any]) -> LightningConfig:
     The share of dropped labels is what its authors trained with.
     """
     if f"{_ROTATION}freqs_cos" not in state:
-        raise UserError(f"{_EXPECTED} are wanted, and this file has no rotary embeddings")
+        raise UserError(f"this file has no rotary embeddings ({_ROTATION}freqs_cos); give {_EXPECTED}")
     fields = backbone_fields(state, config.get("data", {}).get("num_classes"), 0.1)
     width = fields["hidden_size"]
     return LightningConfig(

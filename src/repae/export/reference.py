@@ -118,7 +118,7 @@ def read_reference(
         return contents
     names = ", ".join(list(held)[:6])
     known = "REPA-E, REPA, SiT, LightningDiT, an autoencoder"
-    raise UserError(f"{file} has no layout that is known here ({known}); it holds {names}")
+    raise UserError(f"{file} has no layout that is known here ({known}): it holds {names}; give another")
 
 
 def to_reference(parts: Mapping[str, State], bundle: tuple[str, str, str], args: Mapping[str, Any], step: int) -> State:
@@ -276,7 +276,8 @@ def read_statistics(file: Path) -> dict[str, Tensor]:
     if is_state(held) and held.keys() == {"mean", "std"}:
         return {"latents_scale": held["std"].reciprocal(), "latents_bias": held["mean"]}
     if not is_state(held) or held.keys() != {"latents_scale", "latents_bias"}:
-        raise UserError(f"{file} holds no latent statistics: latents_scale and latents_bias are wanted")
+        found = ", ".join(map(str, list(held)[:6])) or "nothing"
+        raise UserError(f"{file} holds {found}; allowed: latents_scale and latents_bias, or mean and std")
     return held
 
 
@@ -322,7 +323,10 @@ def _origin(
     known = shown or told
     assert known is not None
     if known != "SiT" and sizes.out_channels != sizes.backbone.in_channels:
-        raise UserError(f"{file} predicts {sizes.out_channels} channels for latents of {sizes.backbone.in_channels}")
+        raise UserError(
+            f"{file} predicts {sizes.out_channels} channels for latents of {sizes.backbone.in_channels}; allowed for "
+            f"{known}: as many; give a file that predicts the velocity alone"
+        )
     return known
 
 
@@ -366,7 +370,7 @@ def _step(held: State, file: Path) -> int:
 def _plain(settings: dict[str, Any], file: Path) -> dict[str, Any]:
     for name, value in settings.items():
         if not isinstance(value, bool | int | float | str | list | tuple | dict | None):
-            raise UserError(f"{file}: args.{name} is a {type(value).__name__}; only plain values can be imported")
+            raise UserError(f"{file}: args.{name} is a {type(value).__name__}; allowed: plain values, save it as one")
     return settings
 
 

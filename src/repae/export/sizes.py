@@ -73,7 +73,10 @@ def backbone_fields(state: State, classes: int | None, dropout: float) -> dict[s
     rows = table.shape[0]
     classes = int(classes or rows - 1)
     if rows - classes not in (0, 1):
-        raise UserError(f"the label table has {rows} rows and the checkpoint names {classes} classes; neither fits")
+        raise UserError(
+            f"the label table has {rows} rows and the checkpoint names {classes} classes; "
+            f"allowed: {rows}, or {rows - 1} and the null class; correct num_classes in the checkpoint"
+        )
     return {
         "input_size": math.isqrt(positions.shape[1]) * patch,
         "patch_size": patch,
@@ -123,5 +126,5 @@ def _heads(state: State, settings: Mapping[str, Any], depth: int, width: int) ->
 
 def _need(state: State, name: str) -> Tensor:
     if name not in state:
-        raise UserError(f"these are no weights that can be imported: {name!r} is missing")
+        raise UserError(f"these are no weights that can be imported: {name!r} is missing; give the whole file")
     return state[name]

@@ -48,12 +48,12 @@ def find(name: str) -> Recipe:
     path = Path(name)
     if path.is_dir() and (path / "recipe.yaml").is_file():
         return read_recipe(path / "recipe.yaml")
-    if path.is_file() or path.suffix in (".yaml", ".yml"):
+    if path.is_file():
         return read_recipe(path)
     hint = suggest(name, named)
     raise UserError(
-        f"no recipe {name!r}{hint or ';'} `repae recipes` lists the names; a file is given by its path, "
-        "such as runs/NAME/recipe.yaml"
+        f"there is no recipe and no file {name!r}{hint or ';'} `repae recipes` lists the names; a file is given by "
+        "its path, such as runs/NAME/recipe.yaml"
     )
 
 

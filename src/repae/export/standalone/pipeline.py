@@ -136,7 +136,10 @@ class SiTPipeline(DiffusionPipeline):
         classes = self.transformer.config["num_classes"]
         wrong = [number for number in numbers if not isinstance(number, int) or not 0 <= number < classes]
         if wrong or not numbers:
-            raise ValueError(f"class_labels holds {wrong or 'nothing'}; this model has the classes 0 to {classes - 1}")
+            names = ", ".join(map(repr, list(by_name)[:10])) + (", ..." if len(by_name) > 10 else "")
+            raise ValueError(
+                f"class_labels holds {wrong or 'nothing'}; allowed: 0 to {classes - 1}, or by name: {names}"
+            )
         return torch.tensor(numbers)
 
     def draw(self, labels: Tensor, numbers: range, seed: int, settings: dict[str, Any]) -> Tensor:
