@@ -83,7 +83,7 @@ def test_what_was_imported_is_sampled_and_written_back(imported: Path, tmp_path:
     live = repae.load(imported, "live")
     assert torch.equal(live.bundle.latent_norm.running_var, files.weights("sit")["bn.running_var"])
     assert run.sample(torch.tensor([1, 2])).shape == (2, 3, 32, 32)
-    with refused(UserError, imported, "'ema_vae'", "'ema'", "'reference'"):
+    with refused(UserError, imported, "'ema_vae'", "'ema'", "open its own, 'reference'"):
         open_run(imported, "ema")
     assert main(["sample", str(imported), "--per-class=1", "--sampler.steps=2", "--out", str(tmp_path / "s")]) == 0
     assert np.load(tmp_path / "s" / "samples.npz")["arr_0"].shape == (10, 32, 32, 3)
@@ -129,7 +129,7 @@ def test_an_exported_folder_opens_as_the_run_does(imported: Path, tmp_path: Path
     assert card.startswith("---\nlicense: mit\n") and "needs a generator trained on it" in card
     assert "SiTPipeline" not in card and "DiffusionPipeline.from_pretrained" in card and str(tmp_path) not in card
     assert sorted(path.name for path in out.parent.iterdir()) == ["folder"]
-    with refused(UserError, out, "bundle 'reference'", "'live'"):
+    with refused(UserError, out, "bundle 'reference'", "'live'", "open the run itself", "--bundle live"):
         open_run(out, "live")
     with refused(UserError, "bundle 'ema'", "ema_vae is missing", "leave --bundle out"):
         export(imported, ExportSettings(out=str(tmp_path / "again"), format="reference", bundle="ema"))

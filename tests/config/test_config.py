@@ -273,7 +273,7 @@ def test_files_that_are_no_configuration(content: bytes, facts: list[str], tmp_p
 
 def test_a_missing_file_and_an_empty_one(tmp_path: Path) -> None:
     """The first is an error in words, the second is all defaults."""
-    with refused(UserError, tmp_path / "none.yaml", "No such file"):
+    with refused(UserError, tmp_path / "none.yaml", "No such file", "a YAML file in UTF-8"):
         Run.from_yaml(tmp_path / "none.yaml")
     (tmp_path / "empty.yaml").write_text("")
     assert Run.from_yaml(tmp_path / "empty.yaml") == Run()

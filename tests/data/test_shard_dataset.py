@@ -9,6 +9,7 @@ import pickle
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import fsspec
 import numpy as np
@@ -219,6 +220,12 @@ def test_trouble_from_afar_is_said_in_words(
         ShardsConfig(path="nonsense://x").open()
     with refused(UserError, "memory://empty", "no manifest.json", "`repae prepare`"):
         ShardsConfig(path="memory://empty").open()
+    with (
+        monkeypatch.context() as patch,
+        refused(UserError, "memory://bucket", "no s3fs", "install it, or copy"),
+    ):
+        patch.setattr(fsspec.core, "url_to_fs", Mock(side_effect=ImportError("no s3fs")))
+        ShardsConfig(path=remote).open()
     monkeypatch.setattr("repae.runtime.remote.WAITS", (0.0, 0.0, 0.0))
     asked, filesystem = [], type(memory)
     get = filesystem.get_file

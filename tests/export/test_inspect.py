@@ -69,7 +69,7 @@ def test_a_stage_without_a_recipe_and_nothing_at_all(kl: Bundle, tmp_path: Path)
         found = inspect(place)
         assert found.facts == {"step": "4"} and list(found.parts) == ["vae"]
     (tmp_path / "new" / "checkpoints").mkdir(parents=True)
-    with refused(UserError, tmp_path / "new", "run without a checkpoint", "`repae train"):
+    with refused(UserError, tmp_path / "new", "has no checkpoint yet", "`repae train"):
         inspect(tmp_path / "new")
     with refused(UserError, tmp_path, "inspected", "a run", "a checkpoint", ".safetensors"):
         inspect(tmp_path)

@@ -138,6 +138,8 @@ def test_what_is_not_known_is_refused_in_words(tmp_path: Path) -> None:
     """Foreign layouts, missing keys, contradicting sizes, settings that are no plain values."""
     joint = files.joint()
     hole = {k: v for k, v in joint["ema"].items() if k != "blocks.1.attn.proj.bias"}
+    doubled = {"final_layer.linear.bias": joint["ema"]["final_layer.linear.bias"].repeat(2)}
+    wide = joint | {name: joint[name] | doubled for name in ("model", "ema")}
     cases = [
         ({"a": torch.zeros(1)}, ["file.pt", "layout", "REPA-E, REPA, SiT", "it holds a", "give another"]),
         ({**joint, "ema": hole}, ["1 missing", "blocks.1.attn.proj.bias"]),
@@ -145,6 +147,7 @@ def test_what_is_not_known_is_refused_in_words(tmp_path: Path) -> None:
             {**joint, "args": files.args(num_classes=12)},
             ["11 rows", "12 classes", "allowed: 11, or 10", "correct num_classes"],
         ),
+        (wide, ["file.pt", "predicts 8 channels", "latents of 4", "as many", "the velocity alone"]),
         ({**joint, "args": files.args(path_type="vp")}, ["file.pt", "path 'vp'", "linear", "cosine"]),
         ({**joint, "args": files.args(device=torch.device("cpu"))}, ["file.pt", "args.device", "plain values"]),
     ]

@@ -94,7 +94,7 @@ def test_what_is_no_autoencoder_is_refused(kl: KLAutoencoder, tmp_path: Path) ->
     with refused(UserError, tmp_path, "no autoencoder", "diffusion_pytorch_model.safetensors", "put the weights there"):
         read_autoencoder(tmp_path)
     (tmp_path / "recipe.yaml").write_text(find("digits").to_yaml())
-    with refused(UserError, tmp_path, "without a checkpoint", "train it first"):
+    with refused(UserError, tmp_path, "has no checkpoint yet", f"`repae train {tmp_path / 'recipe.yaml'}`"):
         read_autoencoder(tmp_path)
     save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
     with refused(UserError, "autoencoder", "'encoder.conv_in.weight' is missing"):

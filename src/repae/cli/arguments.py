@@ -38,7 +38,7 @@ class Arguments:
     def only(self, what: str) -> str:
         """The one word that stands alone; ``what`` says what it should be."""
         if not self.positional:
-            raise UserError(f"{what} is missing")
+            raise UserError(f"{what} is missing; give it after the command")
         self.at_most(1)
         return self.positional[0]
 
@@ -64,7 +64,7 @@ class Arguments:
     def switch(self, name: str) -> bool:
         """Whether a switch is given, which is then used up."""
         if self.options.get(name) is not None:
-            raise UserError(f"--{name} takes no value")
+            raise UserError(f"--{name} takes no value, and was given {self.options[name]!r}; leave it out")
         return self.options.pop(name, "") is None
 
     def nothing_left(self, *known: str) -> None:

@@ -54,10 +54,7 @@ def inspect(path: Path, *, num_heads: int | None = None, origin: Origin | None =
     """Looks into a run, one of its checkpoints, an exported or a diffusers folder, or a file of weights."""
     if (path / "checkpoints").is_dir():
         store = CheckpointStore(path / "checkpoints")
-        newest = store.latest()
-        if newest is None:
-            raise UserError(f"{path} is a run without a checkpoint; train it on with `repae train {path}`")
-        return _checkpoint(store, newest, f"run {path.name}")
+        return _checkpoint(store, store.newest(), f"run {path.name}")
     if (path / "state.json").is_file():
         return _checkpoint(CheckpointStore(path.parent), path, f"checkpoint {path.name}")
     if (path / INDEX).is_file():

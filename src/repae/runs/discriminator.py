@@ -43,7 +43,4 @@ def _read(path: Path) -> dict[str, Tensor]:
     if not (path / "checkpoints").is_dir():
         return read_weights(path, WHAT)
     store = CheckpointStore(path / "checkpoints")
-    newest = store.latest()
-    if newest is None:
-        raise UserError(f"{WHAT}: {path} is a run without a checkpoint; train it first")
-    return store.read(newest, "discriminator")
+    return store.read(store.newest(), "discriminator")

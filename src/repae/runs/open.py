@@ -19,7 +19,7 @@ from repae.models.denoiser import Denoiser
 from repae.models.latent_norm import LatentNorm
 from repae.recipes.recipe import Recipe
 from repae.recipes.saved import check_run, read_recipe
-from repae.runs.weights import read_part
+from repae.runs.weights import newest_of, read_part
 from repae.runtime.checkpoint import CheckpointStore
 from repae.runtime.precision import Precision
 from repae.sampling import generate
@@ -165,8 +165,4 @@ def _newest(folder: Path) -> tuple[CheckpointStore, Path]:
     if (folder / WEIGHTS).is_file():
         raise UserError(f"{folder} holds an autoencoder only; {_NO_DENOISER}")
     check_run(folder)
-    store = CheckpointStore(folder / "checkpoints")
-    newest = store.latest()
-    if newest is None:
-        raise UserError(f"{folder} has no checkpoint yet; train it on with `repae train {folder / 'recipe.yaml'}`")
-    return store, newest
+    return newest_of(folder)

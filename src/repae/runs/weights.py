@@ -107,10 +107,7 @@ def newest_of(run: Path) -> tuple[CheckpointStore, Path]:
         UserError: there is none.
     """
     store = CheckpointStore(run / "checkpoints")
-    newest = store.latest()
-    if newest is None:
-        raise UserError(f"{run} is a run without a checkpoint; train it first")
-    return store, newest
+    return store, store.newest()
 
 
 def _of_run(path: Path) -> tuple[Autoencoder, LatentNorm | None]:
@@ -120,7 +117,7 @@ def _of_run(path: Path) -> tuple[Autoencoder, LatentNorm | None]:
     vae = build_vae(recipe, meta["image_channels"])
     part, norm_part = own_part(store, newest, 1), own_part(store, newest, 2)
     if part is None:
-        raise UserError(f"{path} holds no autoencoder")
+        _refuse(path)
     vae.load_state_dict(read_part(store, newest, part))
     norm = None
     if norm_part is not None:
@@ -140,7 +137,7 @@ def _read(path: Path) -> dict[str, Any]:
         store, newest = newest_of(path)
         part = own_part(store, newest, 1)
         if part is None:
-            raise UserError(f"{path} is a run without an autoencoder in its checkpoint")
+            _refuse(path)
         return read_part(store, newest, part)
     file = _folder_of_weights(path) / WEIGHTS if path.is_dir() else path
     if not file.is_file():
@@ -150,6 +147,6 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _refuse(path: Path) -> NoReturn:
     raise UserError(
-        f"{path} holds no autoencoder: allowed are a run, a folder with {WEIGHTS}, a .safetensors or a .pt file; put "
-        "the weights there, or say where they are"
+        f"{path} holds no autoencoder; allowed: a run with one, a folder with {WEIGHTS}, a .safetensors or a .pt "
+        "file; put the weights there, or say where they are"
     )

@@ -107,6 +107,14 @@ class CheckpointStore:
         found = _checkpoints(self.folder)
         return found[max(found)] if found else None
 
+    def newest(self) -> Path:
+        """As `latest`, where there must be one."""
+        latest = self.latest()
+        if latest is None:
+            run = self.folder.parent
+            raise UserError(f"{run} has no checkpoint yet; train it on with `repae train {run / 'recipe.yaml'}`")
+        return latest
+
     def steps(self) -> list[int]:
         return sorted(_checkpoints(self.folder))
 

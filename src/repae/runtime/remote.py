@@ -54,7 +54,9 @@ def ask(url: str, question: Callable[[Any, str], T]) -> T:
         except (FileNotFoundError, UserError):
             raise
         except ImportError as error:
-            raise UserError(f"'{readable(url)}' needs more than is installed: {error}") from None
+            raise UserError(
+                f"'{readable(url)}' needs more than is installed: {error}; install it, or copy the files here"
+            ) from None
         except Exception as error:  # every storage raises its own kind
             if getattr(error, "errno", None) in NO_ROOM:
                 raise
