@@ -137,8 +137,11 @@ def test_a_folder_without_a_teacher_is_refused_in_words(tmp_path: Path) -> None:
     facts = json.loads((tmp_path / "teacher.json").read_text())
     for text, told in [
         ("{", ["line 1 column 2", "train the teacher again"]),
-        (json.dumps(facts | {"schema": 99}), ["teacher.json", "schema 1", "train the teacher again"]),
-        (json.dumps([]), ["teacher.json", "schema 1", "train the teacher again"]),
+        (
+            json.dumps(facts | {"schema": 99}),
+            ["teacher.json", "schema 99", "'embedded' and 1", "train"],
+        ),
+        (json.dumps([]), ["teacher.json", "kind None", "'embedded' and 1", "train the teacher again"]),
         (json.dumps(facts | {"config": {"width": 3}}), ["teacher.json", "width", "did you mean 'widths'"]),
         (
             json.dumps(facts | {"config": EmbeddedTeacherConfig().model_dump(mode="json")}),

@@ -200,8 +200,12 @@ class EmbeddedTeacher(Teacher):
             raise UserError(
                 f"the teacher in {folder} cannot be read: {one_line(error)}; copy or train the teacher again"
             ) from None
-        if not isinstance(facts, dict) or facts.get("schema") != _SCHEMA or facts.get("kind") != cls.name:
-            raise UserError(f"{facts_file} is not an embedded teacher of schema {_SCHEMA}; train the teacher again")
+        found = (facts.get("kind"), facts.get("schema")) if isinstance(facts, dict) else (None, None)
+        if found != (cls.name, _SCHEMA):
+            raise UserError(
+                f"{facts_file} is of kind {found[0]!r} and schema {found[1]!r}; allowed: {cls.name!r} and {_SCHEMA}; "
+                "train the teacher again"
+            )
         if hashlib.sha256(weights).hexdigest() != facts.get("sha256"):
             raise UserError(f"{weights_file} is not the file that {_FACTS} describes; copy or train the teacher again")
         teacher = cls(check(EmbeddedTeacherConfig, facts.get("config"), str(facts_file)))
