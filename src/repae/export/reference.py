@@ -267,10 +267,7 @@ def _autoencoder(held: State, file: Path, statistics: Path | None) -> Contents:
 def read_statistics(file: Path) -> dict[str, Tensor]:
     """``latents_scale`` and ``latents_bias`` of a file: normalised = (latent - bias) * scale, per channel.
 
-    LightningDiT's ``latents_stats.pt`` says the same as ``mean`` and ``std``.
-
-    Raises:
-        UserError: there are none.
+    LightningDiT's ``latents_stats.pt`` says the same as ``mean`` and ``std``. A `UserError` where there are none.
     """
     held = read_file(file)
     if is_state(held) and held.keys() == {"mean", "std"}:

@@ -48,11 +48,7 @@ def transformer_of(backbone: Backbone, vae_digest: str) -> ModelMixin:
 
 
 def read_backbone_config(config: Mapping[str, Any]) -> BackboneConfig:
-    """Sizes of a backbone by the ``config.json`` of such a model.
-
-    Raises:
-        UserError: a model of another class.
-    """
+    """Sizes of a backbone by the ``config.json`` of such a model; a `UserError` for one of another class."""
     name = config.get("_class_name")
     if name not in _CONFIGS:
         raise UserError(f"the transformer is a {name}; allowed: {', '.join(_CONFIGS)}")

@@ -160,7 +160,6 @@ class ConvNextLogits(FrozenNetwork):
         weights: a local file of timm's model; None takes it from the hub or its cache.
         name: the model, with its tag.
         bf16: compute in bfloat16.
-        load: False leaves initial weights and reads nothing.
 
     Raises:
         UserError: weights that cannot be had or do not fit to the last key.
@@ -169,9 +168,7 @@ class ConvNextLogits(FrozenNetwork):
     mean: Tensor
     std: Tensor
 
-    def __init__(
-        self, weights: Path | None = None, name: str = CONVNEXT_NAME, *, bf16: bool = False, load: bool = True
-    ) -> None:
+    def __init__(self, weights: Path | None = None, name: str = CONVNEXT_NAME, *, bf16: bool = False) -> None:
         super().__init__(bf16=bf16)
         import timm
 
@@ -179,9 +176,8 @@ class ConvNextLogits(FrozenNetwork):
         facts: Any = self.network.pretrained_cfg
         self.register_buffer("mean", torch.tensor(facts["mean"]).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(facts["std"]).view(-1, 1, 1), persistent=False)
-        if load:
-            state = _from_hub(name, "perceptual.convnext") if weights is None else read_weights(weights, name)
-            fit(self.network, state, f"{name}: {weights or 'the hub'} does not hold its weights", _REMEDY)
+        state = _from_hub(name, "perceptual.convnext") if weights is None else read_weights(weights, name)
+        fit(self.network, state, f"{name}: {weights or 'the hub'} does not hold its weights", _REMEDY)
         self.requires_grad_(False).eval()
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b classes"]:

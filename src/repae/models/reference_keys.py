@@ -68,11 +68,7 @@ def vae_to_reference(state: State) -> dict[str, Tensor]:
 
 
 def kl_config_from_reference(state: State) -> tuple[KLConfig, int]:
-    """Sizes of an autoencoder of the reference, and the channels of its images, read from its weights.
-
-    Raises:
-        UserError: a key that every such autoencoder has is missing.
-    """
+    """Sizes of an autoencoder of the reference, and the channels of its images, read from its weights."""
     first = _need(state, "encoder.conv_in.weight")
     base, levels = first.shape[0], range(count_numbered(state, r"encoder\.down\.(\d+)\."))
     widths = [_need(state, f"encoder.down.{level}.block.0.conv1.weight").shape[0] for level in levels]

@@ -99,11 +99,7 @@ def check_coverage(own: Mapping[str, Tensor], given: Mapping[str, Tensor], compl
 
 
 def fit(module: nn.Module, state: Mapping[str, Tensor], complaint: str, remedy: str) -> None:
-    """Loads ``state`` where every name and shape fits.
-
-    Raises:
-        UserError: as `check_coverage`.
-    """
+    """Loads ``state`` where every name and shape fits; raises as `check_coverage` where not."""
     own = module.state_dict()
     check_coverage(own, state, complaint, remedy)
     # A module on the meta device has no memory to copy into: it takes the tensors themselves.

@@ -79,11 +79,7 @@ class DiffusersConfig(Config):
 
     @classmethod
     def preset(cls, name: str) -> DiffusersConfig:
-        """A published autoencoder by name: ``sd3.5``, ``flux.1``, ``flux.2``, ``qwen-image``.
-
-        Raises:
-            UserError: for an unknown name (with a suggestion).
-        """
+        """A published autoencoder by name: ``sd3.5``, ``flux.1``, ``flux.2``, ``qwen-image``."""
         if name not in _PRESETS:
             allowed = ", ".join(_PRESETS)
             raise UserError(f"{name!r} is no autoencoder known by name; allowed: {allowed}{suggest(name, _PRESETS)}")

@@ -111,9 +111,10 @@ class BackboneSetup(Config):
     hidden layers of an MLP projector; a convolution has none.
     """
 
-    kind: str
-    presets: ClassVar[Presets]
+    sizes: ClassVar[type[BackboneConfig]]
+    """What `sized` answers."""
 
+    kind: str
     patch_size: int = Field(default=2, ge=1)
     hidden_size: int = Field(default=1152, ge=1)
     depth: int = Field(default=28, ge=1)
@@ -129,11 +130,13 @@ class BackboneSetup(Config):
     @classmethod
     def preset(cls, name: str, **changes: Any) -> Self:
         """As `BackboneConfig.preset`."""
-        return cls(**(_sizes(cls.presets, name) | changes))
+        return cls(**(_sizes(cls.sizes.presets, name) | changes))
 
-    @abstractmethod
     def sized(self, input_size: int, in_channels: int, num_classes: int) -> BackboneConfig:
         """The full configuration for given latents and classes."""
+        return self.sizes(
+            input_size=input_size, in_channels=in_channels, num_classes=num_classes, **self.architecture()
+        )
 
     def architecture(self) -> dict[str, Any]:
         """The fields that shape the backbone itself, whatever it is aligned to."""

@@ -54,12 +54,7 @@ class LightningBackbone(BackboneSetup):
     __doc__ = BackboneSetup.__doc__
 
     kind: Literal["lightning"] = "lightning"  # type: ignore[assignment]
-    presets: ClassVar[Presets] = _PRESETS
-
-    def sized(self, input_size: int, in_channels: int, num_classes: int) -> LightningConfig:
-        return LightningConfig(
-            input_size=input_size, in_channels=in_channels, num_classes=num_classes, **self.architecture()
-        )
+    sizes: ClassVar[type[BackboneConfig]] = LightningConfig
 
 
 class LightningDiT(DiTBackbone):

@@ -32,10 +32,7 @@ class SiTBackbone(BackboneSetup):
     __doc__ = BackboneSetup.__doc__
 
     kind: Literal["sit"] = "sit"  # type: ignore[assignment]
-    presets: ClassVar[Presets] = _PRESETS
-
-    def sized(self, input_size: int, in_channels: int, num_classes: int) -> SiTConfig:
-        return SiTConfig(input_size=input_size, in_channels=in_channels, num_classes=num_classes, **self.architecture())
+    sizes: ClassVar[type[BackboneConfig]] = SiTConfig
 
 
 class SiT(DiTBackbone):

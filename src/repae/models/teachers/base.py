@@ -26,22 +26,14 @@ class Teacher(nn.Module, ABC):
 
     @abstractmethod
     def tokens(self, resolution: int) -> int:
-        """Number of tokens of a square image with sides of ``resolution`` pixels.
-
-        Raises:
-            UserError: the teacher does not take images of that size.
-        """
+        """Number of tokens of a square image of ``resolution`` pixels; a `UserError` for one it does not take."""
 
     @abstractmethod
     def forward(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
         """Patch tokens in float32, row by row from the top left corner, without a graph."""
 
     def features(self, images: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b _ _ _"]]:
-        """Feature maps of images in [-1, 1], differentiable in the images: what a perceptual distance compares.
-
-        Raises:
-            UserError: this teacher has none.
-        """
+        """Feature maps of images in [-1, 1], differentiable in the images: what a perceptual distance compares."""
         raise UserError(
             f"teacher {self.name} has no feature maps to compare images in; choose another first teacher, or "
             "perceptual.kind 'lpips'"

@@ -28,10 +28,7 @@ def degeneracy(
 
     The labels serve these figures only. They are computed on the CPU in float32, with one fixed split.
 
-    Args:
-        tokens: of n images, as they are aligned to.
-        labels: classes of the images.
-        centre: what has been subtracted from the tokens at each place, if anything has.
+    ``centre`` is what has been subtracted from the tokens at each place, if anything has.
 
     Returns:
         ``random_cosine``: mean cosine of two tokens of different images at any places; 1 is a teacher that says the

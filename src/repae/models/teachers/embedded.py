@@ -162,10 +162,7 @@ class EmbeddedTeacher(Teacher):
     def save(self, folder: str | Path, origin: Mapping[str, Any] | None = None) -> None:
         """Write weights (safetensors) and facts (JSON) to ``folder``, each file whole or not at all.
 
-        Args:
-            folder: is made if it is missing.
-            origin: JSON that says where the weights come from, such as data, seed, steps and figures; the present
-                `origin` where it is not given.
+        ``origin`` replaces the present `origin`: data, seed, steps and figures, say.
         """
         if origin is not None:
             self.origin = dict(origin)

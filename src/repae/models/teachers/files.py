@@ -22,10 +22,7 @@ _COUNTED_ON = {"13": "1", "14": "2"}
 def load_weights(network: nn.Module, path: Path, name: str) -> None:
     """Every key of the file into the timm model and every key of the model from the file, classifiers apart.
 
-    Args:
-        network: a timm vision transformer without classifier.
-        path: safetensors, or a ``.pth`` of tensors, plain containers and argparse namespaces.
-        name: what the teacher is called in errors.
+    ``network`` is a timm vision transformer without classifier, ``name`` what errors call the teacher.
 
     Raises:
         UserError: no such file, one that cannot be read safely, or one that does not fit to the last key.

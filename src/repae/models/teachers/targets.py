@@ -69,11 +69,7 @@ class NoTargets:
 
 
 class GivenTargets:
-    """Tokens that come with each batch, from a cache beside the images; here only what they are like.
-
-    Args:
-        names, tokens, dims: of each teacher, as in `Targets`.
-    """
+    """Tokens that come with each batch, from a cache beside the images; here only what they are like."""
 
     def __init__(self, names: Sequence[str], tokens: Sequence[int], dims: Sequence[int]) -> None:
         self.names, self.tokens, self.dims = tuple(names), tuple(tokens), tuple(dims)
@@ -119,11 +115,8 @@ class CachedTargets(_Tables):
 class ClassMeanTargets(_Tables):
     """The mean tokens of each (class, place): a control that holds nothing but what the label already says.
 
-    What alignment gains with these it owes to the labels, which reach the denoiser anyway.
-
-    Args:
-        tables: for each teacher the tokens of all images, ``[n, N, D]``.
-        labels: their classes.
+    What alignment gains with these it owes to the labels, which reach the denoiser anyway. ``tables`` hold for each
+    teacher the tokens of all images, ``[n, N, D]``.
     """
 
     def __init__(self, tables: Sequence[Float[Tensor, "_ _ _"]], labels: Int64[Tensor, " n"]) -> None:
@@ -140,24 +133,14 @@ def cache_tokens(
     *,
     batch_size: int = 256,
 ) -> Float[Tensor, "n l d"]:
-    """Tokens of all images, float32 on the CPU.
-
-    Args:
-        teacher: on any device.
-        images: in one tensor, which is taken in batches of ``batch_size``, or as batches.
-        batch_size: changes the memory needed and nothing else.
-    """
+    """Tokens of all images, float32 on the CPU; ``batch_size`` changes the memory needed and nothing else."""
     device = next(teacher.parameters()).device
     batches = images.split(batch_size) if isinstance(images, Tensor) else images
     return torch.cat([teacher(batch.to(device)).cpu() for batch in batches])
 
 
 def check_tokens(targets: Targets, own_tokens: int) -> None:
-    """Refuse targets that do not fit a denoiser of ``own_tokens`` tokens, before anything is trained.
-
-    Raises:
-        UserError: a teacher has another number of tokens.
-    """
+    """Refuse (`UserError`) a teacher with another number of tokens than the denoiser, before anything is trained."""
     for name, tokens in zip(targets.names, targets.tokens, strict=True):
         if tokens != own_tokens:
             raise UserError(

@@ -133,11 +133,7 @@ class TimmTeacher(Teacher):
 
     @torch.no_grad()
     def class_token(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
-        """The class token after the final norm, in float32.
-
-        Raises:
-            UserError: the transformer has none.
-        """
+        """The class token after the final norm, in float32; a `UserError` where the transformer has none."""
         if self._prefix < 1:
             raise UserError(f"timm model {self.name!r} has no class token; use the mean of its patch tokens")
         return self.network.forward_features(self.preprocess(images))[:, 0].float()  # type: ignore[operator]
