@@ -160,7 +160,6 @@ def read_vae(folder: Path) -> tuple[Autoencoder, LatentNorm | None]:
     else:
         raise UserError(f"{folder} holds a {kind}; allowed: AutoencoderKL, TinyAutoencoder")
     _load(vae, state, folder)
-    vae.eval().requires_grad_(False)
     if config.get("latents_mean") is None or config.get("latents_std") is None:
         return vae, None
     norm = LatentNorm(vae.latent_channels).eval()

@@ -29,11 +29,8 @@ _SHOWN_CHANNELS = 8
 class Inspection:
     """What was found.
 
-    Attributes:
-        what: one line.
-        facts: more of them, by name.
-        parts: parameters and digest of each part.
-        together: whether generator and autoencoder belong together, in words; empty where there are not both.
+    ``parts`` hold parameters and digest of each part; ``together`` says whether generator and autoencoder belong
+    together, and is empty where there are not both.
     """
 
     what: str

@@ -81,7 +81,6 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
     """
 
     def forward(self, input: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:  # noqa: A002
-        """Normalised by the global batch in train mode, by the running statistics in eval mode."""
         if not self.training or world().size == 1:
             return super().forward(input)
         mean, variance, count = global_moments(input, (0, 2, 3))

@@ -73,7 +73,6 @@ class ConvProjector(nn.Module):
         nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
 
     def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n z"]:
-        """Projected tokens, row by row."""
         side = math.isqrt(tokens.shape[1])
         grid = tokens.transpose(1, 2).unflatten(2, (side, side))
         return self.conv(grid).flatten(2).transpose(1, 2)

@@ -196,7 +196,6 @@ class SiTPipeline(DiffusionPipeline):
         return ((images.float() + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
     def statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of each latent channel."""
         config = self.vae.config
         mean, std = (like.new_tensor(config[name])[None, :, None, None] for name in ("latents_mean", "latents_std"))
         return mean, std
@@ -265,7 +264,6 @@ def widest(device: torch.device) -> torch.dtype:
 
 
 def among(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    """Refuses what is not allowed, in words."""
     if value not in allowed:
         raise ValueError(f"{name} is {value!r}; allowed: {', '.join(allowed)}")
 

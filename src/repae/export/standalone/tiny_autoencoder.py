@@ -72,7 +72,6 @@ class TinyAutoencoder(ModelMixin, ConfigMixin):
     def forward(
         self, sample: Tensor, sample_posterior: bool = False, generator: torch.Generator | None = None
     ) -> DecoderOutput | tuple[Tensor]:
-        """Images through the autoencoder and back."""
         posterior = self.encode(sample, return_dict=False)[0]
         return self.decode(posterior.sample(generator) if sample_posterior else posterior.mode())
 
@@ -85,12 +84,10 @@ class ResidualBlock(nn.Module):
         self.body = nn.Sequential(*head(channels, channels), *head(channels, channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Same shape."""
         return x + self.body(x)
 
 
 def head(channels_in: int, channels_out: int) -> list[nn.Module]:
-    """Group norm, SiLU and a 3x3 convolution."""
     return [nn.GroupNorm(GROUPS, channels_in), nn.SiLU(), conv(channels_in, channels_out)]
 
 

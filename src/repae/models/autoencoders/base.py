@@ -106,7 +106,6 @@ class VariationalAutoencoder(Autoencoder):
     """
 
     def forward(self, images: Float[Tensor, "b c h w"], noise: Float[Tensor, "b k m n"]) -> AutoencoderOutput:
-        """Encode, sample z = mean + std noise, decode."""
         mean, logvar = self.encode(images)
         z = mean + torch.exp(0.5 * logvar) * noise
         return AutoencoderOutput(mean, logvar, z, self.decode(z))
@@ -149,7 +148,6 @@ class QuantisedAutoencoder(DeterministicAutoencoder):
     """
 
     def forward(self, images: Float[Tensor, "b c h w"], noise: Float[Tensor, "b k m n"]) -> AutoencoderOutput:
-        """Encode, quantise, decode; ``noise`` is not used."""
         z, _ = self.encode(images)
         codes = self.quantise(z)
         straight_through = z + (codes - z).detach()
