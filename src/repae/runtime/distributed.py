@@ -10,7 +10,7 @@ import torch.distributed as dist
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from repae.config import UserError
+from repae.config import UserError, one_line
 from repae.runtime.launch import read_launch
 
 _PATIENCE = datetime.timedelta(minutes=30)
@@ -68,7 +68,7 @@ def start(device: torch.device) -> World:
     except (RuntimeError, ValueError) as error:
         raise UserError(
             f"process {launch.rank} of {launch.size} could not meet the others at {launch.address}:{launch.port}: "
-            f"{str(error).splitlines()[0]}; check MASTER_ADDR and MASTER_PORT and that all processes were started"
+            f"{one_line(error)}; check MASTER_ADDR and MASTER_PORT and that all processes were started"
         ) from error
     _world = World(launch.rank, launch.size, launch.local_rank)
     return _world

@@ -71,7 +71,7 @@ class HuggingFaceSource(ImageSource):
         except (TypeError, ValueError, NotImplementedError) as error:
             raise UserError(
                 f"column '{self.column}' of '{self.where}' holds {rows.features[self.column]} and no images: "
-                f"{str(error).splitlines()[0]}; name another with --data.image"
+                f"{one_line(error)}; name another with --data.image"
             ) from None
         self.rows = encoded
 
