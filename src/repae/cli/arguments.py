@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pkgutil import resolve_name
 
 from repae.config import UserError, suggest
 from repae.runtime.launch import read_launch
@@ -83,6 +84,17 @@ class Command:
     switches: tuple[str, ...] = ()
     more: str = ""
     fields: Callable[[Arguments], str] | None = None
+
+
+def settings_help(settings: str, title: str) -> Callable[[Arguments], str]:
+    """Help on every field of ``settings``, a ``module:Class`` that is imported only when somebody asks."""
+
+    def listed(_: Arguments) -> str:
+        from repae.config.options import list_options
+
+        return list_options(resolve_name(settings)(), title)
+
+    return listed
 
 
 def is_first() -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from repae.cli.arguments import Arguments, Command, say
+from repae.cli.arguments import Arguments, Command, say, settings_help
 
 _IMPORT_MORE = """\
 FILE is a .pt or .safetensors of the reference (REPA-E): a joint checkpoint, one on a frozen autoencoder, or an
@@ -41,13 +41,6 @@ def _import(arguments: Arguments) -> None:
     say("\n".join([*(f"note: {note}" for note in notes), f"done: {folder}"]))
 
 
-def _import_fields(arguments: Arguments) -> str:
-    from repae.commands.import_weights import ImportSettings
-    from repae.config.options import list_options
-
-    return list_options(ImportSettings(), title="what the file does not say")
-
-
 def _export(arguments: Arguments) -> None:
     folder = Path(arguments.only("the run to export"))
     from repae.commands.export import ExportSettings, export
@@ -55,13 +48,6 @@ def _export(arguments: Arguments) -> None:
 
     settings = from_options(ExportSettings, arguments.options)
     say(f"done: {export(folder, settings)}")
-
-
-def _export_fields(arguments: Arguments) -> str:
-    from repae.commands.export import ExportSettings
-    from repae.config.options import list_options
-
-    return list_options(ExportSettings(), title="what is exported")
 
 
 def _inspect(arguments: Arguments) -> None:
@@ -87,14 +73,14 @@ COMMANDS = {
         "take in a checkpoint of the reference, of REPA, SiT or LightningDiT",
         _import,
         more=_IMPORT_MORE,
-        fields=_import_fields,
+        fields=settings_help("repae.commands.import_weights:ImportSettings", "what the file does not say"),
     ),
     "export": Command(
         "RUN --out FOLDER [--format diffusers|reference] [--part all|vae]",
         "write a run for diffusers, or in the reference's layout",
         _export,
         more=_EXPORT_MORE,
-        fields=_export_fields,
+        fields=settings_help("repae.commands.export:ExportSettings", "what is exported"),
     ),
     "inspect": Command("FILE_OR_FOLDER", "say what a run, a checkpoint, an export or a file of weights is", _inspect),
     "push": Command(

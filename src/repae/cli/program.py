@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from repae import __version__
-from repae.cli import data, exchange, latents, runs, teachers, train
+from repae.cli import data, exchange, runs, train
 from repae.cli.arguments import INTERRUPTED, WRONG, Arguments, Command, is_first
 from repae.config import UserError, suggest
 
@@ -21,14 +21,7 @@ usage: repae COMMAND [ARGUMENTS]
 `repae COMMAND --help` says more. Start with `repae demo`, or `repae recipes`.
 """
 
-COMMANDS: dict[str, Command] = {
-    **train.COMMANDS,
-    **teachers.COMMANDS,
-    **data.COMMANDS,
-    **latents.COMMANDS,
-    **runs.COMMANDS,
-    **exchange.COMMANDS,
-}
+COMMANDS: dict[str, Command] = {**train.COMMANDS, **data.COMMANDS, **runs.COMMANDS, **exchange.COMMANDS}
 """Every command by name, in the order in which help lists them."""
 
 

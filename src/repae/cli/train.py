@@ -1,4 +1,4 @@
-"""A run from its recipe: `repae train`, `recipes`, `demo`."""
+"""A run from its recipe: `repae train`, `recipes`, `demo`, `teachers`."""
 
 from __future__ import annotations
 
@@ -24,6 +24,18 @@ The run's folder is runs/NAME; the same command goes on where a killed one stopp
   --FIELD VALUE         any field of the recipe, listed below. A list is given as 0.9,0.99, nothing as none; another
                         kind of a part as --path.kind cosine, then that kind's own fields; parts of a list by number,
                         --teachers.0.weights FILE, or whole, as YAML: --teachers '[{kind: embedded}]'"""
+
+_TEACHERS_MORE = """\
+Tokens are those of images with 256 and 512 px on a side: as many as the SiT has, whatever the teacher's patch.
+A gated teacher's authors hand out their files after their licence has been accepted; a file from elsewhere is given as
+--teachers.0.weights FILE.
+
+  repae train repae-sdvae-xl2 --teachers dinov2-b,clip-l
+  repae train repae-sdvae-xl2 --teachers mocov3-b --teachers.0.weights vit-b-300ep.pth.tar
+
+The reference's names (dinov2-vit-b, clip-vit-L) are understood, and so is any plain vision transformer of timm by its
+full name. Nothing needs to be fetched for `embedded`, a small teacher that a run trains first, and for a denoiser that
+teaches itself (--method.self-teacher.depth N with method repa)."""
 
 
 def _train(arguments: Arguments) -> int:
@@ -75,6 +87,14 @@ def _demo(arguments: Arguments) -> None:
     say(f"done: {demo(runs) / 'report.html'}")
 
 
+def _teachers(arguments: Arguments) -> None:
+    arguments.at_most(0)
+    arguments.nothing_left()
+    from repae.models.teachers.catalogue import table
+
+    say(table())
+
+
 COMMANDS = {
     "train": Command(
         "RECIPE [--FIELD VALUE ...] [--dry-run]",
@@ -86,4 +106,10 @@ COMMANDS = {
     ),
     "recipes": Command("[NAME]", "list the named recipes, or print one as YAML", _recipes),
     "demo": Command("[--runs FOLDER]", "train, sample and evaluate on bundled images, and write a report", _demo),
+    "teachers": Command(
+        "",
+        "list the pretrained teachers: width, tokens, licence, where to get them",
+        _teachers,
+        more=_TEACHERS_MORE,
+    ),
 }
