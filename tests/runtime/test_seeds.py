@@ -33,7 +33,7 @@ def test_shares_make_up_the_global_batch_in_order(size, micros, share):
     shares = [Share(micro, micros, rank, size) for micro in range(micros) for rank in range(size)]
     assert torch.equal(torch.cat([part.of(batch) for part in shares]), batch)
     for part in shares:
-        assert torch.equal(batch[part.of(len(batch))], part.of(batch))
+        assert torch.equal(batch[part.positions(len(batch))], part.of(batch))
         length = len(batch) // micros
         assert all(sample // length == part.micro for sample in part.of(batch).tolist())
 
@@ -41,7 +41,7 @@ def test_shares_make_up_the_global_batch_in_order(size, micros, share):
 def test_a_batch_that_cannot_be_divided_is_refused():
     """With the multiple that is needed."""
     with refused(UserError, "batch of 10", "3 micro-batches", "2 processes", "a multiple of 6"):
-        Share(0, 3, 0, 2).of(10)
+        Share(0, 3, 0, 2).positions(10)
     with refused(UserError, "batch of 3", "1 micro-batches", "2 processes", "a multiple of 2"):
         Share(0, 1, 0, 2).of(torch.zeros(3, 2))
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from repae.config.options import from_options
-from repae.preparation.images import PrepareConfig, PreparedImages, prepare
+from repae.preparation.images import PrepareConfig, prepare
+from repae.preparation.summary import PreparedImages
 from repae.recipes.sources import DATA, image_source
 
 

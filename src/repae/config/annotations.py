@@ -66,14 +66,14 @@ def models(expected: Any) -> Iterator[type[pydantic.BaseModel]]:
 def kinds(expected: Any, discriminator: str = "kind") -> list[str]:
     """What the discriminator of the configurations inside a type may be."""
     found = [model.model_fields.get(discriminator) for model in models(expected)]
-    return [str(tag) for field in found if field for tag in _literals(field)]
+    return [str(tag) for field in found if field for tag in literals(field.annotation)]
 
 
 def tags(expected: Any) -> set[Any]:
     """By what pydantic calls a member of a union where it tells of an error: its class, or a literal field of it."""
     if not is_model(expected):
         return set()
-    return {expected.__name__, *(tag for field in expected.model_fields.values() for tag in _literals(field))}
+    return {expected.__name__, *(tag for field in expected.model_fields.values() for tag in literals(field.annotation))}
 
 
 def below(expected: Any, key: int | str) -> Iterator[Any]:
@@ -126,10 +126,6 @@ def is_model(expected: Any) -> TypeGuard[type[pydantic.BaseModel]]:
 def literals(expected: Any) -> tuple[Any, ...]:
     """The values of a literal type; of any other none."""
     return get_args(_bare(expected)) if get_origin(_bare(expected)) is Literal else ()
-
-
-def _literals(field: FieldInfo) -> tuple[Any, ...]:
-    return literals(field.annotation)
 
 
 def _bounds(constraints: Iterable[Any]) -> Iterator[str]:

@@ -94,7 +94,7 @@ class Loader:
         start = self.start_step * self.batch_size
         while True:
             for share in self.shares:
-                place = share.of(self.batch_size)
+                place = share.positions(self.batch_size)
                 positions = np.arange(start + place.start, start + place.stop)
                 indices = self.order.indices(positions)
                 yield Job(indices, self.order.flips(positions, indices) if self.dataset.flip else None)

@@ -16,12 +16,12 @@ from repae.config import Config, UserError
 from repae.data import ImageDataset, PixelsConfig
 from repae.data.decode import MOST_PIXELS, orientation
 from repae.data.image_source import BrokenImageError
-from repae.data.shard_folder import HEADER_BYTES, FieldSpec, Manifest, ShardPlan
+from repae.data.shard_folder import HEADER_BYTES, FieldSpec, ShardPlan
 from repae.data.shard_writer import ShardWriter, begin, finish, missing_shards
 from repae.preparation.part import MachinePart, scratch
 from repae.preparation.progress import image_bar
 from repae.preparation.sheet import write_sheet
-from repae.preparation.summary import show_bytes, summary
+from repae.preparation.summary import TURNED, PreparedImages, show_bytes
 from repae.preparation.worker_pool import make_all
 from repae.runtime.remote import NO_ROOM
 
@@ -30,9 +30,6 @@ SHARD_BYTES = 2**28
 
 FEW_SHARDS, SMALL_SHARD = 256, 64
 """... but if there were fewer than 256 of them to share the work, they are smaller, down to 64 images."""
-
-TURNED = "exif_turned"
-"""In the manifest's tally: images whose EXIF orientation is not 1."""
 
 
 class PrepareConfig(Config):
@@ -55,20 +52,6 @@ class PrepareConfig(Config):
     most_pixels: int = Field(default=MOST_PIXELS, ge=1, le=2 * MOST_PIXELS)
 
 
-@dataclass(frozen=True)
-class PreparedImages:
-    """What a call did. `manifest` is None while parts of other machines are missing, `lacking` says how many shards."""
-
-    folder: Path
-    manifest: Manifest | None
-    lacking: int
-    images: int
-    seconds: float
-
-    def __str__(self) -> str:
-        return summary(self.folder, self.manifest, self.lacking, self.images, self.seconds)
-
-
 def prepare(
     source: PixelsConfig, out: Path, config: PrepareConfig, say: Callable[[str], None] = print
 ) -> PreparedImages:
@@ -77,13 +60,8 @@ def prepare(
     The files depend on source, resolution, ``per_shard``, ``upright``, ``most_pixels`` and the versions of Pillow and
     simplejpeg (which may change a last bit, so that a folder is not continued by others) only, byte for byte: not on
     the number of workers or parts, nor on where it was interrupted. Images that cannot be read are left out and listed
-    with the reason.
-
-    Args:
-        source: the images; resolution, ``upright`` and ``most_pixels`` are taken from ``config``.
-        out: the folder of shards.
-        config: how.
-        say: tells a person what is about to be done.
+    with the reason. Resolution, ``upright`` and ``most_pixels`` are those of ``config``, whatever ``source`` says;
+    ``say`` tells a person what is about to be done.
 
     Raises:
         UserError: the source, the folder or the room on the disk do not fit; says what to do.

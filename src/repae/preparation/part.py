@@ -22,11 +22,7 @@ class MachinePart(NamedTuple):
 
     @classmethod
     def read(cls, text: str) -> MachinePart:
-        """From a text such as ``2/4``.
-
-        Raises:
-            UserError: it is no such text.
-        """
+        """From a text such as ``2/4``; any other is refused as `UserError`."""
         number, slash, of = text.partition("/")
         if slash and number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of):
             return cls(int(number), int(of))

@@ -41,7 +41,9 @@ def contact_sheet(shards: ShardFolder) -> Image.Image:
     chosen = np.sort(drawn.choice(len(shards), min(len(shards), COLUMNS * ROWS), replace=False))
     images = shards.rows("images", chosen).permute(0, 2, 3, 1).numpy()
     labels, classes = shards.labels(), shards.plan.about["classes"]
-    side = _side(images.shape[1])
+    resolution = images.shape[1]
+    side = min(LARGEST, resolution * max(1, -(-SMALLEST // resolution)))
+    resampling = Image.Resampling.NEAREST if side >= resolution else Image.Resampling.LANCZOS
     columns = min(COLUMNS, len(chosen))
     rows = -(-len(chosen) // columns)
     sheet = Image.new("RGB", (GAP + columns * (side + GAP), GAP + rows * (side + TEXT + GAP)), BACKGROUND)
@@ -49,19 +51,11 @@ def contact_sheet(shards: ShardFolder) -> Image.Image:
     for place, (index, image) in enumerate(zip(chosen.tolist(), images, strict=True)):
         row, column = divmod(place, columns)
         corner = (GAP + column * (side + GAP), GAP + row * (side + TEXT + GAP))
-        cell = Image.fromarray(image).resize((side, side), _filter(images.shape[1], side))
+        cell = Image.fromarray(image).resize((side, side), resampling)
         sheet.paste(cell, corner)
         label = int(labels[index])
         pen.text((corner[0], corner[1] + side + 3), _fitting(f"{label}: {classes[label]}", side, font), INK, font)
     return sheet
-
-
-def _side(resolution: int) -> int:
-    return min(LARGEST, resolution * max(1, -(-SMALLEST // resolution)))
-
-
-def _filter(resolution: int, side: int) -> Image.Resampling:
-    return Image.Resampling.NEAREST if side >= resolution else Image.Resampling.LANCZOS
 
 
 def _fitting(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:

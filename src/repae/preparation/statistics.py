@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import torch
 from jaxtyping import Float, Float64, Int64
@@ -14,6 +14,9 @@ from repae.data.latent_store import LatentStore
 from repae.models.autoencoders import Autoencoder
 from repae.models.pixels import to_symmetric
 from repae.runtime.precision import Precision
+
+MeanAndStd = tuple[Float64[Tensor, " c"], Float64[Tensor, " c"]]
+"""Of every channel."""
 
 MOST_IMAGES = 10_000
 """From so many images, evenly spaced, a run takes its statistics at most."""
@@ -27,25 +30,22 @@ def evenly_spaced(dataset: Dataset | LatentStore, most: int) -> Int64[Tensor, " 
 
 def latent_statistics(
     vae: Autoencoder, dataset: Dataset, precision: Precision, *, images: int = MOST_IMAGES, batch_size: int = 64
-) -> tuple[Float64[Tensor, " c"], Float64[Tensor, " c"]]:
+) -> MeanAndStd:
     """Mean and standard deviation of every latent channel over images, positions and the posterior's own spread.
 
     Above ``images`` images, evenly spaced ones are taken. The autoencoder must be in eval mode and on the precision's
     device.
     """
-    return moment_statistics(_encoded(vae, dataset, precision, evenly_spaced(dataset, images).split(batch_size)))
+    parts = evenly_spaced(dataset, images).split(batch_size)
+    return moment_statistics(_encode(vae, dataset, precision, indices) for indices in parts)
 
 
-def stored_statistics(
-    store: LatentStore, *, images: int = MOST_IMAGES, batch_size: int = 64
-) -> tuple[Float64[Tensor, " c"], Float64[Tensor, " c"]]:
+def stored_statistics(store: LatentStore, *, images: int = MOST_IMAGES) -> MeanAndStd:
     """As `latent_statistics`, of cached latents: no autoencoder is needed."""
-    return moment_statistics(store.moments(indices) for indices in evenly_spaced(store, images).split(batch_size))
+    return moment_statistics(store.moments(indices) for indices in evenly_spaced(store, images).split(64))
 
 
-def moment_statistics(
-    batches: Iterable[Latents],
-) -> tuple[Float64[Tensor, " c"], Float64[Tensor, " c"]]:
+def moment_statistics(batches: Iterable[Latents]) -> MeanAndStd:
     """Mean and standard deviation of every channel of z ~ N(mean, std^2), batch after batch, exact without sampling.
 
     E[z] = E[mean], Var[z] = E[mean^2] - E[mean]^2 + E[std^2], summed in float64.
@@ -71,9 +71,3 @@ def _encode(vae: Autoencoder, dataset: Dataset, precision: Precision, indices: I
     with precision.autocast():
         mean, logvar = vae.encode(to_symmetric(batch.images))
     return Latents(mean, (0.5 * logvar).exp())
-
-
-def _encoded(
-    vae: Autoencoder, dataset: Dataset, precision: Precision, parts: Iterable[Int64[Tensor, "_"]]
-) -> Iterator[Latents]:
-    return (_encode(vae, dataset, precision, indices) for indices in parts)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from repae.data.shard_folder import Manifest
@@ -10,43 +12,56 @@ from repae.track.progress import duration
 SHOWN = 5
 
 
-def summary(folder: Path, manifest: Manifest | None, lacking: int, images: int, seconds: float) -> str:
-    """What a call of `prepare` did, and what the folder holds now or how many shards it lacks."""
-    rate = f", {images / seconds:,.0f} images/s" if images and seconds else ""
-    lines = [f"made now: {images:,} images in {duration(seconds)}{rate}"]
-    if manifest is None:
-        lines.append(
-            f"{lacking:,} shards are still missing: those of other parts; whichever is done last completes {folder}"
+TURNED = "exif_turned"
+"""In the manifest's tally: images whose EXIF orientation is not 1."""
+
+
+@dataclass(frozen=True)
+class PreparedImages:
+    """What a call did, in words as its text. `manifest` is None while `lacking` shards, of other machines, are missing.
+
+    `images` were looked at now, in `seconds`.
+    """
+
+    folder: Path
+    manifest: Manifest | None
+    lacking: int
+    images: int
+    seconds: float
+
+    def __str__(self) -> str:
+        rate = f", {self.images / self.seconds:,.0f} images/s" if self.images and self.seconds else ""
+        made = f"made now: {self.images:,} images in {duration(self.seconds)}{rate}"
+        if self.manifest is not None:
+            return "\n".join([made, *_whole(self.folder, self.manifest)])
+        return (
+            f"{made}\n{self.lacking:,} shards are still missing: those of other parts; whichever is done last "
+            f"completes {self.folder}"
         )
-        return "\n".join(lines)
+
+
+def _whole(folder: Path, manifest: Manifest) -> Iterator[str]:
     classes = len(manifest.class_counts)
     least, most = min(manifest.class_counts), max(manifest.class_counts)
     volume = sum(size for shard in manifest.shards for size, _ in shard.files.values()) + manifest.labels[0]
-    lines.append(
+    yield (
         f"{folder}: {manifest.count:,} images, {classes:,} classes of {least:,} to {most:,}, "
         f"{len(manifest.shards):,} shards, {show_bytes(volume)}"
     )
-    lines += _refused(folder, manifest)
-    turned = manifest.tally.get("exif_turned", 0)
+    if manifest.refused:
+        yield f"{len(manifest.refused):,} images were refused; all are listed in {folder / 'manifest.json'}:"
+        yield from (f"  {item.name}: {item.reason}" for item in manifest.refused[:SHOWN])
+    if len(manifest.refused) > SHOWN:
+        yield f"  and {len(manifest.refused) - SHOWN:,} more"
+    turned = manifest.tally.get(TURNED, 0)
     if turned and manifest.plan.about.get("upright"):
-        lines.append(f"{turned:,} images were turned as their EXIF orientation says")
+        yield f"{turned:,} images were turned as their EXIF orientation says"
     elif turned:
-        lines.append(
+        yield (
             f"{turned:,} images have an EXIF orientation other than 1 and stay as they are stored, as in ADM and the "
             "published runs; --upright turns them"
         )
-    lines.append(f"look at {folder / 'contact-sheet.png'}; train with --data.kind shards --data.path {folder}")
-    return "\n".join(lines)
-
-
-def _refused(folder: Path, manifest: Manifest) -> list[str]:
-    if not manifest.refused:
-        return []
-    lines = [f"{len(manifest.refused):,} images were refused; all are listed in {folder / 'manifest.json'}:"]
-    lines += [f"  {item.name}: {item.reason}" for item in manifest.refused[:SHOWN]]
-    if len(manifest.refused) > SHOWN:
-        lines.append(f"  and {len(manifest.refused) - SHOWN:,} more")
-    return lines
+    yield f"look at {folder / 'contact-sheet.png'}; train with --data.kind shards --data.path {folder}"
 
 
 def show_bytes(size: int | float) -> str:

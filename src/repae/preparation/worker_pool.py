@@ -106,7 +106,7 @@ def _together(make: Make, numbers: Sequence[int], workers: int, report: Callable
 
 
 def _cause(processes: Sequence[BaseProcess]) -> str:
-    """What ended the first of them: the others got SIGTERM for it."""
+    # What ended the first of them: the others got SIGTERM for it.
     codes = [process.exitcode for process in processes if process.exitcode not in (0, None)]
     code = next((code for code in codes if code != -signal.SIGTERM), -signal.SIGTERM)
     return signal.Signals(-code).name if code < 0 else f"status {code}"

@@ -71,16 +71,13 @@ class CheckpointStore:
     def save(
         self, step: int, parts: Mapping[str, Stateful], meta: dict[str, Any], best: bool | Mapping[str, float] = False
     ) -> Path:
-        """Write the checkpoint of ``step``; every process calls this, and all wait for the first.
+        """Write the checkpoint of ``step``, its folder returned; every process calls this, and all wait for the first.
 
         Args:
             step: updates made so far; a checkpoint of the same step is replaced.
             parts: what to hold, by names that are fit for files.
             meta: plain values, for instance the resolved recipe.
             best: mark it as the best one so far, with the figures that say so when they are given.
-
-        Returns:
-            Its folder.
 
         Raises:
             UserError: it could not be written; the checkpoints before it are as they were.
@@ -152,6 +149,7 @@ class CheckpointStore:
         state = _read_state(path)
         if part not in state["parts"]:
             raise UserError(f"checkpoint {path} has no part {part!r}; allowed: {', '.join(state['parts'])}")
+        _verify(path, state, part)
         return _read_part(path, state, part)
 
     def digest(self, path: str | Path, parts: Iterable[str]) -> str:
@@ -175,21 +173,15 @@ class CheckpointStore:
         state = _read_state(path)
         missing = [name for name in parts if name not in state["parts"]]
         unexpected = [] if partial else [name for name in state["parts"] if name not in parts]
-        if missing or unexpected:
-            raise UserError(
-                f"checkpoint {path} does not belong to this kind of run: "
-                + "; ".join(
-                    f"{label} {', '.join(names)}"
-                    for label, names in (("missing parts", missing), ("unexpected parts", unexpected))
-                    if names
-                )
-                + f"; {_OTHER_RUN}"
-            )
+        wrong = [f"missing parts {', '.join(missing)}"] if missing else []
+        wrong += [f"unexpected parts {', '.join(unexpected)}"] if unexpected else []
+        if wrong:
+            raise UserError(f"checkpoint {path} does not belong to this kind of run: {'; '.join(wrong)}; {_OTHER_RUN}")
         for name in parts:
             _verify(path, state, name)
         for name, part in parts.items():
             try:
-                _bare(part).load_state_dict(_read_part(path, state, name, verify=False))
+                _bare(part).load_state_dict(_read_part(path, state, name))
             except (RuntimeError, KeyError, TypeError, ValueError) as error:
                 raise UserError(
                     f"part {name!r} of checkpoint {path} does not fit this run: {one_line(error)}; {_OTHER_RUN}"
@@ -269,9 +261,7 @@ def _verify(path: Path, state: dict[str, Any], part: str) -> None:
         raise _damaged(path, f"{file.name} has been altered")
 
 
-def _read_part(path: Path, state: dict[str, Any], part: str, *, verify: bool = True) -> dict[str, Any]:
-    if verify:
-        _verify(path, state, part)
+def _read_part(path: Path, state: dict[str, Any], part: str) -> dict[str, Any]:
     file = path / f"{part}.safetensors"
     # Copies, because what load_file gives is mapped from a file that may be removed.
     tensors = {name: x.clone() for name, x in load_file(file).items()} if part in state["files"] else {}

@@ -26,9 +26,8 @@ def state_digest(state: Mapping[str, Tensor]) -> str:
     an exported folder and of a converted file of the reference have one digest if their weights are the same.
     """
     digest = hashlib.sha256()
-    for name, tensor in sorted(
-        ((name.removeprefix(WRAPPER), tensor) for name, tensor in state.items()), key=lambda item: item[0]
-    ):
+    named = [(name.removeprefix(WRAPPER), tensor) for name, tensor in state.items()]
+    for name, tensor in sorted(named, key=lambda item: item[0]):
         digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

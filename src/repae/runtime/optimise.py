@@ -47,6 +47,10 @@ class Optimiser:
 
     The learning rate follows the number of updates tried, left-out ones included: their number is known only to the
     device, and nobody waits for it.
+
+    Attributes:
+        updates: tried so far.
+        skipped: those left out because of a gradient that was not finite: an int64 scalar on the device.
     """
 
     def __init__(
@@ -76,25 +80,15 @@ class Optimiser:
             weight_decay=config.weight_decay,
             fused=True if self._fused else None,
         )
-        self._skipped = torch.zeros((), dtype=torch.int64, device=device)
-        self._updates = 0
+        self.skipped = torch.zeros((), dtype=torch.int64, device=device)
+        self.updates = 0
         self._micro = 0
         self._unscaled = False
 
     @property
-    def updates(self) -> int:
-        """Updates tried so far."""
-        return self._updates
-
-    @property
-    def skipped(self) -> Tensor:
-        """Updates left out because of a gradient that was not finite: an int64 scalar on the device, not waited for."""
-        return self._skipped
-
-    @property
     def learning_rate(self) -> float:
         """Of the next update."""
-        return self.config.lr * self.config.schedule.factor(self._updates, self.total_steps)
+        return self.config.lr * self.config.schedule.factor(self.updates, self.total_steps)
 
     def __call__(self, loss: Float[Tensor, ""]) -> Float[Tensor, ""] | None:
         """Take one micro-batch's mean loss; on the last one of an update, make it.
@@ -139,14 +133,14 @@ class Optimiser:
         if self._scaler is not None:
             self._scaler.update()
         self._adamw.zero_grad(set_to_none=True)
-        self._updates += 1
+        self.updates += 1
         self._micro = 0
         self._unscaled = False
         return norm
 
     def _step(self, norm: Tensor) -> None:
         refused = ~norm.isfinite()
-        self._skipped += refused
+        self.skipped += refused
         if self._fused:
             # The same two attributes by which torch's own GradScaler tells a fused optimiser to leave a step out.
             self._adamw.grad_scale = None  # type: ignore[attr-defined]
@@ -161,8 +155,8 @@ class Optimiser:
         return {
             "moments": self._adamw.state_dict()["state"],
             "scaler": None if self._scaler is None else self._scaler.state_dict(),
-            "updates": self._updates,
-            "skipped": self._skipped,
+            "updates": self.updates,
+            "skipped": self.skipped,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -193,7 +187,7 @@ class Optimiser:
         self._adamw.load_state_dict({"state": moments, "param_groups": self._adamw.state_dict()["param_groups"]})
         if self._scaler is not None:
             self._scaler.load_state_dict(state_dict["scaler"])
-        self._updates = state_dict["updates"]
-        self._skipped.copy_(state_dict["skipped"])
+        self.updates = state_dict["updates"]
+        self.skipped.copy_(state_dict["skipped"])
         self._micro = 0
         self._unscaled = False

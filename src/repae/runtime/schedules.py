@@ -36,7 +36,6 @@ class Cosine(Config):
     depends_on_total: ClassVar[bool] = True
 
     def factor(self, step: int, total_steps: int) -> float:
-        """The factor of update ``step`` (from 0) of ``total_steps``, in [0, 1]; ``final`` from the last update on."""
         if step < self.warmup_steps:
             return (step + 1) / self.warmup_steps
         rest = total_steps - 1 - self.warmup_steps
@@ -84,7 +83,6 @@ class Until(Config):
         return self
 
     def factor(self, step: int, total_steps: int) -> float:
-        """The factor of update ``step`` (from 0), in [0, 1]; exactly 0 from ``stop`` on."""
         return min(1.0, max(0, self.stop - step) / (self.fall_steps + 1))
 
 

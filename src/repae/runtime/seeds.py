@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import overload
 
 import torch
 from jaxtyping import Shaped
@@ -45,19 +44,16 @@ class Share:
     def __post_init__(self) -> None:
         assert 0 <= self.micro < self.micros and 0 <= self.rank < self.size, f"no such share: {self}"
 
-    @overload
-    def of(self, batch: int) -> slice: ...
+    def of(self, batch: Shaped[Tensor, "b ..."]) -> Shaped[Tensor, "share ..."]:
+        """This share's rows of a global batch, which must be divisible as for `positions`."""
+        return batch[self.positions(len(batch))]
 
-    @overload
-    def of(self, batch: Shaped[Tensor, "b ..."]) -> Shaped[Tensor, "share ..."]: ...
-
-    def of(self, batch: int | Shaped[Tensor, "b ..."]) -> slice | Shaped[Tensor, "share ..."]:
-        """This share of a global batch: of a tensor its rows, of a number of samples the slice of their positions.
+    def positions(self, total: int) -> slice:
+        """Where this share lies in a global batch of ``total`` samples.
 
         Raises:
             UserError: the batch cannot be divided evenly.
         """
-        total = batch if isinstance(batch, int) else len(batch)
         parts = self.micros * self.size
         if total % parts:
             raise UserError(
@@ -66,5 +62,4 @@ class Share:
             )
         length = total // parts
         first = (self.micro * self.size + self.rank) * length
-        place = slice(first, first + length)
-        return place if isinstance(batch, int) else batch[place]
+        return slice(first, first + length)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from types import FrameType, TracebackType
+from types import FrameType
 
 from repae.runtime.distributed import world
 
@@ -36,9 +36,7 @@ class Interrupt:
             self._previous = {number: signal.signal(number, self._handle) for number in _SIGNALS}
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for number, previous in self._previous.items():
             # None: a handler that Python did not set and cannot set again.
             signal.signal(number, signal.SIG_DFL if previous is None else previous)  # type: ignore[arg-type]

@@ -108,10 +108,10 @@ def _check_machine(recipe: Recipe, found: Findings) -> None:
         launch = read_launch()
         size = 1 if launch is None else launch.size
     with found.part("loop"):
-        Share(0, recipe.loop.accumulate, 0, size).of(recipe.loop.batch_size)
+        Share(0, recipe.loop.accumulate, 0, size).positions(recipe.loop.batch_size)
     if isinstance(recipe.start, FromWarmup):
         with found.part("start"):
-            Share(0, 1, 0, size).of(recipe.start.batch_size)
+            Share(0, 1, 0, size).positions(recipe.start.batch_size)
     for package, wanted in (("wandb", recipe.track.wandb), ("tensorboard", recipe.track.tensorboard)):
         if wanted and find_spec(package) is None:
             found.add("track", f"{package} is not installed; pip install {package}, or set track.{package} to false")
