@@ -99,11 +99,7 @@ class Alignment:
 
 
 def check_self_teacher(config: SelfTeacherConfig, encoder_depth: int, depth: int) -> None:
-    """Refuses a self teacher that is not behind the aligned block, or outside the model.
-
-    Raises:
-        UserError: saying which blocks are allowed.
-    """
+    """Refuses a self teacher that is not behind the aligned block, or outside the model."""
     if not encoder_depth < config.depth <= depth:
         raise UserError(
             f"method.self_teacher.depth {config.depth} is not behind the aligned block, backbone.encoder_depth "

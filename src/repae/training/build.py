@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeAlias, cast
 
 import torch
 from torch import nn
+from typing_extensions import Unpack
 
 from repae.config import UserError
 from repae.flow.path import Path
@@ -34,13 +35,17 @@ def latent_side(setup: TrainSetup, resolution: int) -> int:
     """Side of the latent for square images of ``resolution`` pixels.
 
     Raises:
-        UserError: the resolution is not a multiple of the autoencoder's factor times the patch size.
+        UserError: the resolution is not a multiple of the autoencoder's factor, or, where there is a denoiser, of that
+            times the patch size.
     """
-    unit = setup.vae.factor * setup.backbone.patch_size
+    unit, why = setup.vae.factor, "the autoencoder's factor"
+    if setup.method.traits.generates:
+        unit *= setup.backbone.patch_size
+        why = f"{why} {setup.vae.factor} times the patch size {setup.backbone.patch_size}"
     if resolution % unit:
         raise UserError(
-            f"resolution {resolution} is not a multiple of {unit}, the autoencoder's factor {setup.vae.factor} times "
-            f"the patch size {setup.backbone.patch_size}; choose {max(unit, round(resolution / unit) * unit)}"
+            f"resolution {resolution} is not a multiple of {unit}, {why}; "
+            f"choose {max(unit, round(resolution / unit) * unit)}"
         )
     return resolution // setup.vae.factor
 
@@ -83,10 +88,9 @@ def build_players(
             "nothing is left to train: method.train_autoencoder is false and there is no discriminator; "
             "give losses.discriminator_weight a value above 0, or train the autoencoder"
         )
-    if not traits.generates:
-        side = resolution // vae.factor
-        return Players(vae, None, None, discriminator, targets, (vae.latent_channels, side, side))
     side = latent_side(setup, resolution)
+    if not traits.generates:
+        return Players(vae, None, None, discriminator, targets, (vae.latent_channels, side, side))
     denoiser = build_denoiser(setup, side, vae.latent_channels, num_classes, targets)
     norm = LatentNorm(vae.latent_channels, eps=setup.latent_norm.eps, momentum=setup.latent_norm.momentum)
     return Players(vae, denoiser, norm, discriminator, targets, (vae.latent_channels, side, side))
@@ -107,6 +111,10 @@ def build_denoiser(setup: TrainSetup, side: int, channels: int, num_classes: int
         z_dims = (*z_dims, config.hidden_size)
     with _seeded(setup.seed, "denoiser"):
         return Denoiser(config.build(), z_dims, backbone.encoder_depth, backbone.projector_dim, backbone.projector)
+
+
+DenoiserParts: TypeAlias = tuple[Models, Alignment, Averages, Path, Randomness]
+"""What a `DenoiserStep` is made of, its method apart."""
 
 
 @dataclass(frozen=True)
@@ -147,26 +155,21 @@ class StepBuilder:
     def loss(self) -> AutoencoderLoss:
         return AutoencoderLoss(self.setup.losses, self.perceptual).to(self.device)
 
-    def denoising(
-        self, method: AlignedMethod, players: Players
-    ) -> tuple[Models, Alignment, Averages, Optimiser, Path, Randomness]:
+    def denoising(self, method: AlignedMethod, players: Players) -> tuple[Unpack[DenoiserParts], Optimiser]:
         """What a step on a frozen autoencoder is made of, its method apart."""
         models = self._models(method, players)
         models.denoiser, optimise = self.trained(models.denoiser, self.setup.optimisers.denoiser)
-        alignment, averages, randomness = self._beside(method, models, players)
-        return models, alignment, averages, optimise, self.setup.path, randomness
+        return *self._parts(method, models, players), optimise
 
     def joint(
         self, method: AlignedMethod, players: Players
-    ) -> tuple[Models, Alignment, Averages, Optimisers, AutoencoderLoss, Path, Randomness]:
+    ) -> tuple[Unpack[DenoiserParts], Optimisers, AutoencoderLoss]:
         """What a `JointStep` is made of, its method apart."""
         models = self._models(method, players)
         models.denoiser, denoiser = self.trained(models.denoiser, self.setup.optimisers.denoiser)
         models.vae, vae = self.trained(models.vae, self.setup.optimisers.vae)
         models.discriminator, discriminator = self.adversary(players)
-        alignment, averages, randomness = self._beside(method, models, players)
-        optimise = Optimisers(vae, denoiser, discriminator)
-        return models, alignment, averages, optimise, self.loss(), self.setup.path, randomness
+        return *self._parts(method, models, players), Optimisers(vae, denoiser, discriminator), self.loss()
 
     def _models(self, method: AlignedMethod, players: Players) -> Models:
         """The players of a step with a denoiser, prepared."""
@@ -178,17 +181,16 @@ class StepBuilder:
         models.latent_norm.to(self.device).train(joint and self.setup.latent_norm.tracking == "live")
         return models
 
-    def _beside(
-        self, method: AlignedMethod, models: Models, players: Players
-    ) -> tuple[Alignment, Averages, Randomness]:
-        """What reads the models, and is made when these are what they will be trained as."""
+    def _parts(self, method: AlignedMethod, models: Models, players: Players) -> DenoiserParts:
+        """The models, when they are what they will be trained as, and what reads them."""
         setup = self.setup
         averages = Averages(models, setup.ema)
         dropout = unwrap(models.denoiser).backbone.config.class_dropout_prob
         randomness = Randomness(setup.seed, players.latent_shape, setup.path, setup.time, dropout)
         own = method.traits.self_teacher
         teacher = None if own is None else SelfTeacher(cast(Denoiser, averages.denoiser.module), setup.path, own)
-        return Alignment(method, models.targets, setup.loop.steps, teacher), averages, randomness
+        alignment = Alignment(method, models.targets, setup.loop.steps, teacher)
+        return models, alignment, averages, setup.path, randomness
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -27,6 +28,7 @@ class Draw(NamedTuple):
     earlier: Float[Tensor, " b"] | None = None
 
 
+@dataclass
 class Randomness:
     """Draws the global batch's randomness on every rank and takes the share asked for.
 
@@ -34,14 +36,11 @@ class Randomness:
     resumed run goes on as if it had never stopped: nothing of it has to be saved.
     """
 
-    def __init__(
-        self, seed: int, latent_shape: tuple[int, int, int], path: Path, time: Time, label_dropout: float
-    ) -> None:
-        self.seed = seed
-        self.latent_shape = latent_shape
-        self.path = path
-        self.time = time
-        self.label_dropout = label_dropout
+    seed: int
+    latent_shape: tuple[int, int, int]
+    path: Path
+    time: Time
+    label_dropout: float
 
     def __call__(self, step: int, batch_size: int, share: Share, device: torch.device) -> Draw:
         """The draw of ``batch_size`` samples: this rank's part of this micro-batch of step ``step``."""

@@ -1,4 +1,4 @@
-"""What the steps of joint training share: their players, and how these are saved; an ``update`` is what they add."""
+"""What steps with a denoiser share: their players, and how these are saved; an ``update`` is what they add."""
 
 from __future__ import annotations
 
@@ -25,23 +25,19 @@ MethodT = TypeVar("MethodT", bound=AlignedMethod)
 
 @dataclass
 class Optimisers:
-    """One optimiser for each player of the joint game."""
-
     vae: Optimiser
     denoiser: Optimiser
     discriminator: Optimiser | None
 
 
 @dataclass
-class JointStep(MethodStep, Generic[MethodT]):
-    """A step of autoencoder, denoiser and discriminator together."""
+class DenoiserStep(MethodStep, Generic[MethodT]):
+    """A step that trains the denoiser, alone or with others."""
 
     method: MethodT
     models: Models
     alignment: Alignment
     averages: Averages
-    optimise: Optimisers
-    loss: AutoencoderLoss
     path: Path
     randomness: Randomness
 
@@ -51,6 +47,17 @@ class JointStep(MethodStep, Generic[MethodT]):
     @abstractmethod
     def update(self, batch: Batch, draw: Draw, step: int) -> Metrics:
         """The method itself: a step given its batch and everything random."""
+
+    def bundle(self, name: BundleName) -> Bundle:
+        return bundle(name, self.models, self.averages)
+
+
+@dataclass
+class JointStep(DenoiserStep[MethodT]):
+    """A step of autoencoder, denoiser and discriminator together."""
+
+    optimise: Optimisers
+    loss: AutoencoderLoss
 
     def parts(self) -> Mapping[str, Stateful]:
         m = self.models
@@ -69,6 +76,3 @@ class JointStep(MethodStep, Generic[MethodT]):
     def modules(self) -> list[nn.Module]:
         m = self.models
         return [module for module in (m.vae, m.denoiser, m.discriminator) if module is not None]
-
-    def bundle(self, name: BundleName) -> Bundle:
-        return bundle(name, self.models, self.averages)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -68,6 +68,7 @@ class Outcome:
     finished: bool
 
 
+@dataclass
 class Loop:
     """One training from the newest checkpoint of ``store``, or from the start, to ``config.steps``.
 
@@ -82,35 +83,23 @@ class Loop:
         among: the processes that share the batches; all of them unless the step says otherwise.
     """
 
-    def __init__(
-        self,
-        step: Step,
-        batches: Callable[[int], Iterator[Batch]],
-        config: LoopConfig,
-        store: CheckpointStore,
-        *,
-        meta: dict[str, Any],
-        precision: Precision,
-        device: torch.device,
-        images: int,
-        trackers: Sequence[Tracker] = (),
-        hooks: Sequence[Hook] = (),
-        among: World | None = None,
-    ) -> None:
-        self.step = step
-        self.batches = batches
-        self.config = config
-        self.store = store
-        self.meta = meta
-        self.precision = precision
-        self.device = device
-        self.images = images
-        self.trackers = trackers
-        self.hooks = hooks
-        self.among = world() if among is None else among
-        self._meter = Meter(tolerant=precision.name == "fp16")
-        self._record = Record(config.best)
-        self._parts = {**step.parts(), "meter": self._meter, "record": self._record}
+    step: Step
+    batches: Callable[[int], Iterator[Batch]]
+    config: LoopConfig
+    store: CheckpointStore
+    _: KW_ONLY
+    meta: dict[str, Any]
+    precision: Precision
+    device: torch.device
+    images: int
+    trackers: Sequence[Tracker] = ()
+    hooks: Sequence[Hook] = ()
+    among: World = field(default_factory=world)
+
+    def __post_init__(self) -> None:
+        self._meter = Meter(tolerant=self.precision.name == "fp16")
+        self._record = Record(self.config.best)
+        self._parts = {**self.step.parts(), "meter": self._meter, "record": self._record}
 
     def run(self) -> Outcome:
         """Trains until the end or until SIGTERM or Ctrl-C, and writes a checkpoint in both cases.

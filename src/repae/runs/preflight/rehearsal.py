@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 
-from repae.config import UserError
 from repae.data import Dataset
 from repae.models.teachers.base import Teacher
 from repae.models.teachers.embedded import EmbeddedTeacher, EmbeddedTeacherConfig
@@ -68,11 +67,6 @@ def rehearse(recipe: Recipe, facts: DataFacts) -> Rehearsal:
             image_channels=facts.channels,
             num_classes=facts.classes,
             targets=targets,
-        )
-    if facts.resolution % players.vae.factor:
-        raise UserError(
-            f"resolution {facts.resolution} is not a multiple of the autoencoder's factor {players.vae.factor}; choose "
-            f"{max(1, round(facts.resolution / players.vae.factor)) * players.vae.factor}"
         )
     return Rehearsal(players, teachers, targets, activations(recipe, players, teachers, facts.resolution))
 

@@ -10,26 +10,14 @@ import torch
 from torch import nn
 
 from repae.data.batch import Batch
-from repae.flow.path import Path
-from repae.models.bundle import Bundle
 from repae.runtime.optimise import Optimiser
-from repae.runtime.seeds import Share
-from repae.training.alignment import AlignedMethod, Alignment
+from repae.training.alignment import AlignedMethod
 from repae.training.build import StepBuilder
-from repae.training.draw import Draw, Randomness
-from repae.training.method import MethodStep, MethodTraits, SelfTeacherConfig, register_method
+from repae.training.draw import Draw
+from repae.training.joint import DenoiserStep
+from repae.training.method import MethodTraits, SelfTeacherConfig, register_method
 from repae.training.objectives import denoiser_terms, posterior_of, with_norm
-from repae.training.state import (
-    Averages,
-    BundleName,
-    Metrics,
-    Models,
-    Players,
-    Stateful,
-    bundle,
-    latent_health,
-    named_parts,
-)
+from repae.training.state import Metrics, Players, Stateful, latent_health, named_parts
 
 
 @register_method
@@ -54,27 +42,17 @@ class Repa(AlignedMethod):
         )
 
     def build(self, players: Players, builder: StepBuilder) -> RepaStep:
-        models, alignment, averages, denoiser, path, randomness = builder.denoising(self, players)
-        return RepaStep(self, models, alignment, averages, denoiser, path, randomness)
+        return RepaStep(self, *builder.denoising(self, players))
 
 
 @dataclass
-class RepaStep(MethodStep):
+class RepaStep(DenoiserStep[Repa]):
     """One step of the denoiser; the autoencoder is frozen and the latent statistics are fixed.
 
     Latents are sampled anew from their posteriors at each step, whether these were just encoded or come from a cache.
     """
 
-    method: Repa
-    models: Models
-    alignment: Alignment
-    averages: Averages
     optimise: Optimiser
-    path: Path
-    randomness: Randomness
-
-    def __call__(self, batch: Batch, step: int, share: Share) -> Metrics:
-        return self.update(batch, self.randomness(step, len(batch.images), share, batch.images.device), step)
 
     def update(self, batch: Batch, draw: Draw, step: int) -> Metrics:
         """L_DIFF(theta) + proj_coeff L_REPA(theta, omega)."""
@@ -106,6 +84,3 @@ class RepaStep(MethodStep):
 
     def modules(self) -> list[nn.Module]:
         return [self.models.denoiser]
-
-    def bundle(self, name: BundleName) -> Bundle:
-        return bundle(name, self.models, self.averages)
