@@ -22,7 +22,7 @@ from repae.runs.players import Interrupted, batches, first_statistics, started_v
 from repae.runs.preflight.check import preflight
 from repae.runs.start import start_denoiser, start_discriminator
 from repae.runtime.checkpoint import CheckpointStore
-from repae.runtime.distributed import barrier, is_main, world
+from repae.runtime.distributed import barrier, is_main
 from repae.runtime.ema import short_run_warning
 from repae.track import JsonlTracker, ProgressBar, TensorBoardTracker, Tracker, WandbTracker
 from repae.training.build import StepBuilder, build_players
@@ -131,7 +131,7 @@ def _loop(
     hooks: list[Hook] = [Preview(recipe, prepared.step, dataset, context, folder, trackers), *evaluations]
     loop = Loop(
         prepared.step,
-        batches(prepared.read, recipe.loop, recipe.seed, context, world()),
+        batches(prepared.read, recipe.loop, recipe.seed, context),
         recipe.loop,
         CheckpointStore(folder / "checkpoints", keep_last=recipe.loop.keep_last),
         meta=prepared.meta,

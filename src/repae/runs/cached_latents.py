@@ -80,19 +80,15 @@ class RunLatents:
         return stored_statistics(self.store) if known is None else known.tensors()
 
     def warn_of_uncached(self) -> None:
-        """Says that images are read although there are tokens here: none of theirs, or not of all teachers."""
         if self.uncached and self.store.teachers and is_main():
             held, wanted = ", ".join(teacher.name for teacher in self.store.teachers), ", ".join(self.uncached)
             log.warning("%s holds tokens of %s, but not of %s as this recipe has it: images are read, and all teachers "
                         "see them", self.store.where, held, wanted)  # fmt: skip
 
     def check_vae(self, vae: Autoencoder, dataset: Dataset) -> None:
-        """Refuse another autoencoder than the one that made the latents.
+        """Refuses another autoencoder than the one that made the latents.
 
         By its digest; where the file has none, some images are encoded and compared.
-
-        Raises:
-            UserError: with what to do.
         """
         where = self.store.where
         if self.store.vae is not None:
@@ -125,18 +121,14 @@ def open_latents(recipe: Recipe, dataset: Dataset) -> RunLatents | None:
     store = recipe.latents.open(dataset)
     if recipe.class_mean_targets:
         return RunLatents(store, ())
-    found = [_number(config, store.teachers) for config in recipe.teachers]
-    missing = [config for config, number in zip(recipe.teachers, found) if number is None]
+    held = [teacher.config for teacher in store.teachers]
+    missing = [config for config in recipe.teachers if teacher_identity(config) not in held]
     if missing:
         return RunLatents(store, (), tuple(getattr(config, "name", config.kind) for config in missing))
-    cached = tuple(number for number in found if number is not None)
+    cached = tuple(held.index(teacher_identity(config)) for config in recipe.teachers)
     for config, number in zip(recipe.teachers, cached):
         _check_teacher(config, store.teachers[number], store.where)
     return RunLatents(store, cached)
-
-
-def _number(config: Teacher, cached: tuple[CachedTokens, ...]) -> int | None:
-    return next((number for number, each in enumerate(cached) if each.config == teacher_identity(config)), None)
 
 
 def _check_teacher(config: Teacher, cached: CachedTokens, where: str) -> None:

@@ -88,11 +88,7 @@ def _commit() -> str | None:
 
 
 def check_writable(folder: Path) -> None:
-    """Refuses a folder in which nothing could be written; makes none.
-
-    Raises:
-        UserError: something else is in its way, or it may not be made.
-    """
+    """Refuses a folder in which nothing could be written; makes none."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir():
         raise UserError(f"{folder} cannot be made: {there} is no folder; choose another one with --runs")
@@ -101,11 +97,7 @@ def check_writable(folder: Path) -> None:
 
 
 def writable(folder: Path) -> Path:
-    """``folder``, made if it is missing.
-
-    Raises:
-        UserError: it cannot be made.
-    """
+    """``folder``, made if it is missing; refused where it cannot be made."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -29,11 +29,7 @@ FREE = (
 
 
 def check_same_run(recipe: Recipe, folder: Path) -> None:
-    """Refuses a folder with checkpoints of another run.
-
-    Raises:
-        UserError: naming every field that differs and would alter the mathematics.
-    """
+    """Refuses a folder with checkpoints of another run, naming the fields that differ and would alter a weight."""
     path = folder / "recipe.yaml"
     if path.exists() and CheckpointStore(folder / "checkpoints").latest() is not None:
         before, now = read_recipe(path).model_dump(mode="json"), recipe.model_dump(mode="json")

@@ -56,7 +56,6 @@ def _teachers(recipe: Recipe, dataset: Dataset, context: RunContext, missing: li
 
 
 def _lpips(settings: EvaluationConfig, context: RunContext, missing: list[str]) -> LpipsMeter | None:
-    """LPIPS, if it is named or its backbone lies in torch's cache."""
     if settings.lpips is not None:
         return settings.lpips.open(context.device)
     config = LpipsConfig()

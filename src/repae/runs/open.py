@@ -154,11 +154,9 @@ def _exported(folder: Path, bundle: str | None, device: str | torch.device) -> R
             f"{folder} was exported from bundle {origin['bundle']!r} and has no {bundle!r}; open the run itself, or "
             f"export it with --bundle {bundle}"
         )
-    recipe = read_recipe(folder / "recipe.yaml")
-    parts = (held.denoiser, held.vae, held.latent_norm)
-    for module in parts:
-        module.to(device)
-    return Run(folder, recipe, origin["meta"], origin["step"], Bundle(origin["bundle"], *parts))
+    held.to(device)
+    named = Bundle(origin["bundle"], held.denoiser, held.vae, held.latent_norm)
+    return Run(folder, read_recipe(folder / "recipe.yaml"), origin["meta"], origin["step"], named)
 
 
 def _newest(folder: Path) -> tuple[CheckpointStore, Path]:

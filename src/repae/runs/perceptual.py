@@ -16,11 +16,7 @@ from repae.recipes.recipe import LpipsConvnextPerceptual, LpipsPerceptual, NoPer
 
 
 def check_perceptual(recipe: Recipe) -> None:
-    """Refuses a perceptual term that nobody can compute.
-
-    Raises:
-        UserError: a weight without a network, or the features of a teacher that is not there.
-    """
+    """Refuses a perceptual term that nobody can compute: without a network, or without the teacher that it asks."""
     if not _counts(recipe):
         return
     if isinstance(recipe.perceptual, NoPerceptual):

@@ -59,51 +59,44 @@ class Interrupted(Exception):  # noqa: N818 (not an error)
     """A signal ended a training; its checkpoint is written and the same command goes on."""
 
 
-@dataclass(frozen=True)
-class PretrainingRun:
-    """One preparatory training with its own checkpoints below ``folder``.
+def _pretrain(
+    label: str,
+    step: Step,
+    config: LoopConfig,
+    seed: int,
+    dataset: Dataset,
+    context: RunContext,
+    folder: Path,
+    among: World | None = None,
+) -> None:
+    """One preparatory training to its end, from the newest of its own checkpoints below ``folder`` if there is one.
 
-    ``alone``: every process does the whole of it, for a step that gathers nothing over processes.
+    Raises:
+        Interrupted: a signal came first.
     """
-
-    folder: Path
-    loop: LoopConfig
-    seed: int
-    label: str
-    alone: bool
-
-    def run(self, step: Step, dataset: Dataset, context: RunContext) -> None:
-        """Trains to the end, from the newest checkpoint if there is one.
-
-        Raises:
-            Interrupted: a signal came first.
-        """
-        among = World(0, 1, 0) if self.alone else world()
-        loop = Loop(
-            step,
-            batches(dataset, self.loop, self.seed, context, among),
-            self.loop,
-            CheckpointStore(self.folder / "checkpoints", keep_last=1),
-            meta={"stage": self.label},
-            precision=context.precision,
-            device=context.device,
-            images=len(dataset),
-            trackers=[ProgressBar(self.loop.steps, title=self.label)] if is_main() else [],
-            among=among,
-        )
-        try:
-            outcome = loop.run()
-        finally:
-            for tracker in loop.trackers:
-                tracker.close()
-        if not outcome.finished:
-            raise Interrupted(
-                f"{self.label} stopped after step {outcome.step} of {self.loop.steps}; checkpoint in {self.folder}"
-            )
+    loop = Loop(
+        step,
+        batches(dataset, config, seed, context, among),
+        config,
+        CheckpointStore(folder / "checkpoints", keep_last=1),
+        meta={"stage": label},
+        precision=context.precision,
+        device=context.device,
+        images=len(dataset),
+        trackers=[ProgressBar(config.steps, title=label)] if is_main() else [],
+        among=among or world(),
+    )
+    try:
+        outcome = loop.run()
+    finally:
+        for tracker in loop.trackers:
+            tracker.close()
+    if not outcome.finished:
+        raise Interrupted(f"{label} stopped after step {outcome.step} of {config.steps}; checkpoint in {folder}")
 
 
 def batches(
-    dataset: Dataset, loop: LoopConfig, seed: int, context: RunContext, among: World
+    dataset: Dataset, loop: LoopConfig, seed: int, context: RunContext, among: World | None = None
 ) -> Callable[[int], Iterator[Batch]]:
     """What the loop calls for this process's micro-batches from a given step on."""
     return lambda start: iter(
@@ -112,7 +105,7 @@ def batches(
             loop.batch_size,
             seed=seed,
             share_count=loop.accumulate,
-            world=among,
+            world=among or world(),
             workers=context.config.workers,
             start_step=start,
             pin_memory=context.device.type == "cuda",
@@ -187,11 +180,7 @@ def first_statistics(recipe: Recipe, vae: Autoencoder, dataset: Dataset, context
 
 
 def check_published_statistics(recipe: Recipe, vae: Autoencoder) -> None:
-    """Refuses to begin with statistics that nobody published.
-
-    Raises:
-        UserError: published ones are wanted, and this autoencoder has none.
-    """
+    """Refuses to begin with published statistics of an autoencoder that has none."""
     if recipe.latent_norm.statistics == "published" and vae.published_statistics() is None:
         raise UserError(
             f"latent_norm.statistics is 'published', and a vae of kind {recipe.vae.kind!r} comes with none; "
@@ -234,7 +223,7 @@ def _warmed(recipe: Recipe, start: FromWarmup, dataset: Dataset, context: RunCon
             )
             builder = StepBuilder(setup, context.precision, context.device, context.config.compile)
             step = setup.method.build(players, builder)
-            PretrainingRun(folder, loop, recipe.seed, "autoencoder", alone=False).run(step, dataset, context)
+            _pretrain("autoencoder", step, loop, recipe.seed, dataset, context, folder)
     newest = store.latest()
     assert newest is not None, f"the warm-up left no checkpoint in {folder}"
     return store.read(newest, "vae")
@@ -252,11 +241,7 @@ def _targets(recipe: Recipe, networks: list[Teacher], dataset: Dataset, context:
 
 
 def check_class_means(recipe: Recipe, networks: Sequence[Teacher], dataset: Dataset) -> None:
-    """Refuses means of tokens over more images than are held in memory.
-
-    Raises:
-        UserError: the recipe wants them.
-    """
+    """Refuses means of tokens over more images than are held in memory."""
     if recipe.class_mean_targets and not _fit_in_memory(networks, dataset):
         raise UserError(
             f"class_mean_targets needs the tokens of all images in memory, here "
@@ -277,7 +262,7 @@ def _embedded(
     config: EmbeddedTeacherTraining, dataset: Dataset, context: RunContext
 ) -> tuple[EmbeddedTeacher, dict[str, Any]]:
     if config.folder is not None:
-        network = EmbeddedTeacher.load(Path(config.folder))
+        network = EmbeddedTeacher.load(config.folder)
         return network, {"name": network.name, "folder": config.folder, **network.origin.get("figures", {})}
     folder = _teacher_folder(config, dataset, context)
     with one_maker(folder):
@@ -289,7 +274,7 @@ def _embedded(
 def embedded_at_hand(config: EmbeddedTeacherTraining, dataset: Dataset, context: RunContext) -> EmbeddedTeacher | None:
     """The embedded teacher of a run on these images, where it was saved or kept; nothing is trained."""
     if config.folder is not None:
-        return EmbeddedTeacher.load(Path(config.folder))
+        return EmbeddedTeacher.load(config.folder)
     folder = _teacher_folder(config, dataset, context)
     return EmbeddedTeacher.load(folder / "teacher") if (folder / "figures.json").exists() else None
 
@@ -310,7 +295,8 @@ def _train_teacher(config: EmbeddedTeacherTraining, dataset: Dataset, context: R
         optimiser=config.optimiser,
     )
     loop = LoopConfig(steps=config.steps, batch_size=config.batch_size, checkpoint_every=config.steps)
-    PretrainingRun(folder, loop, config.seed, "teacher", alone=True).run(step, dataset, context)
+    # Its step gathers nothing over processes: each of them does the whole of it.
+    _pretrain("teacher", step, loop, config.seed, dataset, context, folder, among=World(0, 1, 0))
     seconds = time.monotonic() - began
     if is_main():
         sample = evenly_spaced(dataset, CENTRE_IMAGES)

@@ -27,14 +27,9 @@ log = logging.getLogger("repae")
 
 
 def check_start(recipe: Recipe, num_classes: int | None = None) -> None:
-    """Refuses a run to start from that is not there or has other sizes.
+    """Refuses a run to start from that is not there or has other sizes, naming the fields that differ.
 
-    Args:
-        recipe: whose start it is.
-        num_classes: of the data, where it is known; the label table must be of as many.
-
-    Raises:
-        UserError: naming every field that differs.
+    ``num_classes`` is that of the data, where it is known; the label table must be of as many.
     """
     if not isinstance(recipe.start, FromRun):
         return
@@ -61,9 +56,6 @@ def start_denoiser(recipe: Recipe, denoiser: Denoiser, latent_norm: LatentNorm) 
     """Gives denoiser and normaliser what the run to start from has, and says whether it had statistics.
 
     Projectors belong to teachers: they are taken over where number and widths are the same, and stay fresh otherwise.
-
-    Raises:
-        UserError: shapes that differ, of the label table for another number of classes above all.
     """
     if not isinstance(recipe.start, FromRun):
         return False
@@ -85,11 +77,7 @@ def start_denoiser(recipe: Recipe, denoiser: Denoiser, latent_norm: LatentNorm) 
 
 
 def start_discriminator(recipe: Recipe, discriminator: nn.Module | None, given: dict[str, Tensor] | None) -> None:
-    """Gives the discriminator, if there is one, the ``given`` weights, or those of the run to start from, if any.
-
-    Raises:
-        UserError: shapes that differ.
-    """
+    """Gives the discriminator, if there is one, the ``given`` weights, or those of the run to start from, if any."""
     if discriminator is None:
         return
     if given is None and isinstance(recipe.start, FromRun):

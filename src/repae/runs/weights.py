@@ -101,11 +101,7 @@ def read_part(store: CheckpointStore, checkpoint: Path, part: str) -> dict[str, 
 
 
 def newest_of(run: Path) -> tuple[CheckpointStore, Path]:
-    """The checkpoints of a run, and the newest.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The checkpoints of a run, and the newest of them, without which the run is refused."""
     store = CheckpointStore(run / "checkpoints")
     return store, store.newest()
 
@@ -115,11 +111,8 @@ def _of_run(path: Path) -> tuple[Autoencoder, LatentNorm | None]:
     meta = store.describe(newest).meta
     recipe = check(Recipe, meta["recipe"], str(newest))
     vae = build_vae(recipe, meta["image_channels"])
-    part, norm_part = own_part(store, newest, 1), own_part(store, newest, 2)
-    if part is None:
-        _refuse(path)
-    vae.load_state_dict(read_part(store, newest, part))
-    norm = None
+    vae.load_state_dict(_read(path))
+    norm, norm_part = None, own_part(store, newest, 2)
     if norm_part is not None:
         norm = LatentNorm(vae.latent_channels, eps=recipe.latent_norm.eps, momentum=recipe.latent_norm.momentum)
         norm.load_state_dict(read_part(store, newest, norm_part))

@@ -97,11 +97,7 @@ def build_players(
 
 
 def build_denoiser(setup: TrainSetup, side: int, channels: int, num_classes: int, targets: Targets) -> Denoiser:
-    """The denoiser of latents of so many channels, with the initial weights of ``setup.seed``.
-
-    Raises:
-        UserError: sizes that do not fit: patch, heads, alignment depth, teacher tokens.
-    """
+    """The denoiser of latents of so many channels, with the initial weights of ``setup.seed``."""
     backbone = setup.backbone
     config = backbone.sized(side, channels, num_classes)
     check_tokens(targets, config.tokens)

@@ -74,7 +74,9 @@ def preflight(recipe: Recipe, runs: Path | None = None) -> Preflight:
         recipe = recipe.resolved()
     resolved = not found.problems
     if runs is not None:
-        _check_folder(recipe, runs / recipe.name, found)
+        with found.part("folder"):
+            check_writable(runs / recipe.name)
+            check_same_run(recipe, runs / recipe.name)
     _check_machine(recipe, found)
     dataset = _open_data(recipe, found)
     facts = DataFacts.of(recipe, dataset)
@@ -92,12 +94,6 @@ def preflight(recipe: Recipe, runs: Path | None = None) -> Preflight:
         _check_players(recipe, rehearsal, dataset, latents, found)
         check_autoencoder(recipe, rehearsal.players.vae, classes, found)
     return Preflight(recipe, tuple(found.problems), facts, dataset, latents, rehearsal)
-
-
-def _check_folder(recipe: Recipe, folder: Path, found: Findings) -> None:
-    with found.part("folder"):
-        check_writable(folder)
-        check_same_run(recipe, folder)
 
 
 def _check_machine(recipe: Recipe, found: Findings) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,53 +121,41 @@ class DryRun:
 def dry_run(recipe: Recipe, runs: Path | None = None) -> DryRun:
     """What `preflight` finds, and the figures of what could be built."""
     found = preflight(recipe, runs)
-    rehearsal = found.rehearsal
-    return DryRun(
-        found.recipe,
-        found.facts,
-        found.problems,
-        None if rehearsal is None else _figures(found.recipe, rehearsal),
-    )
+    figures = None if found.rehearsal is None else _figures(found.recipe, found.rehearsal)
+    return DryRun(found.recipe, found.facts, found.problems, figures)
 
 
 def _figures(recipe: Recipe, rehearsal: Rehearsal) -> Figures:
-    players, teachers = rehearsal.players, rehearsal.teachers
-    denoiser = players.denoiser
-    known = zip(teachers, rehearsal.targets.tokens, strict=True)
+    denoiser = rehearsal.players.denoiser
+    known = zip(rehearsal.teachers, rehearsal.targets.tokens, strict=True)
+    teachers = [f"{teacher.name}: {tokens} tokens of {teacher.dim}" for teacher, tokens in known]
+    if (own := recipe.method.traits.self_teacher) is not None:
+        teachers.append(
+            f"self: the average's own tokens after block {own.depth}, with up to {own.interval:g} less noise"
+        )
     return Figures(
-        latent=players.latent_shape,
+        latent=rehearsal.players.latent_shape,
         tokens=None if denoiser is None else denoiser.backbone.config.tokens,
-        teachers=(
-            *(f"{teacher.name}: {tokens} tokens of {teacher.dim}" for teacher, tokens in known),
-            *_self_teacher(recipe),
-        ),
-        networks=_networks(recipe, players, teachers),
+        teachers=tuple(teachers),
+        networks=_networks(recipe, rehearsal.players, rehearsal.teachers),
         activations=rehearsal.activations,
     )
 
 
-def _self_teacher(recipe: Recipe) -> Iterator[str]:
-    if (own := recipe.method.traits.self_teacher) is not None:
-        yield f"self: the average's own tokens after block {own.depth}, with up to {own.interval:g} less noise"
-
-
 def _networks(recipe: Recipe, players: Players, teachers: Sequence[Teacher]) -> tuple[NetworkSize, ...]:
     trains = recipe.method.traits.trains
-    sizes = []
-    for name, network, averaged in (
-        ("denoiser", players.denoiser, True),
-        ("vae", players.vae, True),
-        ("discriminator", players.discriminator, False),
-    ):
-        if network is not None:
-            sizes.append(NetworkSize(name, count(network), trained=name in trains, averaged=averaged))
-    for teacher in teachers:
-        sizes.append(NetworkSize(f"teacher {teacher.name}", count(teacher), trained=False, averaged=False))
-    return tuple(sizes)
+    own = {"denoiser": players.denoiser, "vae": players.vae, "discriminator": players.discriminator}
+    return (
+        *[
+            NetworkSize(name, _count(network), trained=name in trains, averaged=name != "discriminator")
+            for name, network in own.items()
+            if network is not None
+        ],
+        *[NetworkSize(f"teacher {each.name}", _count(each), trained=False, averaged=False) for each in teachers],
+    )
 
 
-def count(module: nn.Module) -> int:
-    """Number of parameters."""
+def _count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
