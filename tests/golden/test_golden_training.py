@@ -102,10 +102,10 @@ def build(facts: dict[str, Any], before: dict[str, Tensor]) -> RepaEStep:
         models,
         Alignment(method, models.targets, facts["steps"]),
         Averages(models, EmaConfig(decay=facts["ema_decay"], statistics="average")),
-        optimise,
-        AutoencoderLoss(loss),
         {"linear": LinearPath, "cosine": CosinePath}[facts["path"]](),
         Randomness(0, (1, 1, 1), LinearPath(), UniformTime(), 0.0),
+        optimise,
+        AutoencoderLoss(loss),
     )
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from repae.config import UserError, check, read_yaml, suggest
+from pydantic import BeforeValidator
+
+from repae.config import Config, UserError
 from repae.losses.autoencoder import AutoencoderLossConfig
 from repae.models.autoencoders import DiffusersConfig
 from repae.recipes.recipe import Recipe
@@ -42,30 +43,51 @@ ALIGNMENT_RATIO = (2.0, 3.0)
 """The guide's advice for ``vae_align_proj_coeff / proj_coeff``."""
 
 
+_MAY_BE_EMPTY = BeforeValidator(lambda section: section or {})
+"""For a section that YAML reads as nothing."""
+
+
+class LossFileVqModel(Config):
+    """A file without the key is for a codebook, as the reference reads it."""
+
+    quantize_mode: Literal["vae", "vq"] = "vq"
+
+
+class LossFileModel(Config):
+    vq_model: Annotated[LossFileVqModel, _MAY_BE_EMPTY] = LossFileVqModel()
+
+
+class LossFileLosses(AutoencoderLossConfig):
+    perceptual_loss: str = "lpips"
+    proj_coef: float = 0.0
+
+
+class LossFile(Config):
+    """The guide's loss file (``l1_lpips_kl_gan.yaml``)."""
+
+    model: Annotated[LossFileModel, _MAY_BE_EMPTY] = LossFileModel()
+    losses: Annotated[LossFileLosses, _MAY_BE_EMPTY] = LossFileLosses()
+
+
 def losses_from(path: str | Path) -> dict[str, Any]:
-    """The guide's loss file (``l1_lpips_kl_gan.yaml``) as changes for ``Recipe.replace``, by dotted name.
+    """What a loss file of the guide says as changes for ``Recipe.replace``, by dotted name.
 
     Raises:
         UserError: a key that is unknown (with a suggestion) or has no home here (with the reason), or a wrong value.
     """
-    data = read_yaml(path)
-    _known(data, ("model", "losses"), path, "")
-    model = _section(data, "model", path)
-    _known(model, ("vq_model",), path, "model.")
-    vq_model = _section(model, "vq_model", path, "model.")
-    _known(vq_model, ("quantize_mode",), path, "model.vq_model.")
-    mode = _mode(vq_model, path)
-    losses = _section(data, "losses", path)
-    here = tuple(name for name in AutoencoderLossConfig.model_fields if name != "commitment_cost")
-    _known(losses, (*here, "perceptual_loss", "proj_coef"), path, "losses.")
-    _without_home(losses, mode, path)
-    own = {name: value for name, value in losses.items() if name in here and name not in _of_other_mode(mode)}
-    checked = check(AutoencoderLossConfig, own, f"{path}, losses")
-    changes = {f"losses.{name}": getattr(checked, name) for name in own}
+    file = LossFile.from_yaml(path)
+    mode, losses, given = file.model.vq_model.quantize_mode, file.losses, file.losses.model_fields_set
+    _refuse_without_home(losses, mode, path)
+    other = "vq" if mode == "vae" else "vae"
+    unused = [name for name in OF_ONE_MODE[other] if name in given]
+    for name in unused:
+        log.warning("%s: losses.%s is not used: it counts in the mode '%s' only", path, name, other)
+    own = [name for name in AutoencoderLossConfig.model_fields if name in given and name not in unused]
+    changes = {f"losses.{name}": getattr(losses, name) for name in own}
     if mode == "vq":
         changes["losses.logvar_init"] = 0.0
-    if "perceptual_loss" in losses:
-        changes |= _perceptual(losses["perceptual_loss"], path)
+    if "perceptual_loss" in given:
+        changes |= _perceptual(losses.perceptual_loss, path)
     return changes
 
 
@@ -75,10 +97,10 @@ def check_mode(path: str | Path, recipe: Recipe) -> None:
     Raises:
         UserError: the file says ``vq`` and the autoencoder has no codebook, or the other way round.
     """
-    vq_model = _section(_section(read_yaml(path), "model", path), "vq_model", path, "model.")
-    mode, quantised = _mode(vq_model, path), isinstance(recipe.vae, DiffusersConfig) and recipe.vae.quantised
+    vq_model = LossFile.from_yaml(path).model.vq_model
+    mode, quantised = vq_model.quantize_mode, isinstance(recipe.vae, DiffusersConfig) and recipe.vae.quantised
     if quantised != (mode == "vq"):
-        missing = "" if "quantize_mode" in vq_model else ", the default of a file that does not say"
+        missing = "" if vq_model.model_fields_set else ", the default of a file that does not say"
         has = "has a codebook" if quantised else "has none"
         raise UserError(
             f"{path}: model.vq_model.quantize_mode is {mode!r}{missing}; 'vq' needs an autoencoder with a codebook and "
@@ -87,40 +109,25 @@ def check_mode(path: str | Path, recipe: Recipe) -> None:
         )
 
 
-def _mode(vq_model: Mapping[str, Any], path: str | Path) -> str:
-    # The reference's default, for a file without the key.
-    mode = vq_model.get("quantize_mode", "vq")
-    if mode not in OF_ONE_MODE:
-        raise UserError(f"{path}: model.vq_model.quantize_mode is {mode!r}; allowed: 'vae', 'vq'")
-    return mode
-
-
-def _of_other_mode(mode: str) -> tuple[str, ...]:
-    return OF_ONE_MODE["vae" if mode == "vq" else "vq"]
-
-
-def _without_home(losses: Mapping[str, Any], mode: str, path: str | Path) -> None:
-    quantizer = losses.get("quantizer_weight", UNUSED_QUANTIZER_WEIGHT)
-    if mode == "vae" and quantizer != UNUSED_QUANTIZER_WEIGHT:
+def _refuse_without_home(losses: LossFileLosses, mode: str, path: str | Path) -> None:
+    if mode == "vae" and losses.quantizer_weight != UNUSED_QUANTIZER_WEIGHT:
         raise UserError(
-            f"{path}: losses.quantizer_weight is {quantizer!r}; it weighs a vector quantiser, of which there is none "
-            f"in the mode 'vae'; leave it out, or at the {UNUSED_QUANTIZER_WEIGHT} that the guide's file gives"
+            f"{path}: losses.quantizer_weight is {losses.quantizer_weight!r}; it weighs a vector quantiser, of which "
+            f"there is none in the mode 'vae'; leave it out, or at the {UNUSED_QUANTIZER_WEIGHT} of the guide's file"
         )
-    for name in _of_other_mode(mode):
-        if name in losses:
-            other = "vq" if mode == "vae" else "vae"
-            log.warning("%s: losses.%s is not used: it counts in the mode '%s' only", path, name, other)
-    if losses.get("proj_coef", 0) != 0:
+    if losses.proj_coef != 0:
         raise UserError(
-            f"{path}: losses.proj_coef is {losses['proj_coef']!r}; the alignment of the autoencoder is weighed once, "
+            f"{path}: losses.proj_coef is {losses.proj_coef!r}; the alignment of the autoencoder is weighed once, "
             "by method.vae_align_proj_coeff; leave proj_coef out and set that"
         )
+    if "commitment_cost" in losses.model_fields_set:
+        raise UserError(f"{path}: losses.commitment_cost is no key of the guide's loss file; leave it out")
 
 
-def _perceptual(name: Any, path: str | Path) -> dict[str, Any]:
+def _perceptual(name: str, path: str | Path) -> dict[str, Any]:
     if name == "lpips":
         return {"perceptual.kind": "lpips"}
-    weighted = re.fullmatch(r"lpips-convnext_s-(\d+\.?\d*)-(\d+\.?\d*)", str(name))
+    weighted = re.fullmatch(r"lpips-convnext_s-(\d+\.?\d*)-(\d+\.?\d*)", name)
     if weighted is None:
         raise UserError(
             f"{path}: losses.perceptual_loss is {name!r}; allowed: 'lpips', 'lpips-convnext_s-A-B' with two weights; "
@@ -131,20 +138,6 @@ def _perceptual(name: Any, path: str | Path) -> dict[str, Any]:
         "perceptual.lpips_weight": float(weighted[1]),
         "perceptual.convnext_weight": float(weighted[2]),
     }
-
-
-def _section(data: Mapping[str, Any], name: str, path: str | Path, prefix: str = "") -> Mapping[str, Any]:
-    section = data.get(name) or {}
-    if not isinstance(section, dict):
-        raise UserError(f"{path}: {prefix}{name} is {section!r}; allowed: a mapping of names to values")
-    return section
-
-
-def _known(section: Mapping[str, Any], allowed: tuple[str, ...], path: str | Path, prefix: str) -> None:
-    for name in section:
-        if name not in allowed:
-            hint = suggest(str(name), allowed) or f"; allowed: {', '.join(allowed)}"
-            raise UserError(f"{path}: {prefix}{name} is no key of the guide's loss file{hint}")
 
 
 def warnings(recipe: Recipe, named: Recipe | None = None) -> list[str]:
