@@ -70,10 +70,8 @@ def recipe(name: str | Path | Recipe, /, **changes: Any) -> Recipe:
         UserError: no such recipe, or a field or value that is not allowed; with a suggestion.
     """
     named = name if isinstance(name, Recipe) else find(str(name))
-    place = changes.get("data")
-    if isinstance(place, (str, Path)):
-        del changes["data"]
-        changes = _with_data(str(place), changes, named.data)
+    if isinstance(changes.get("data"), (str, Path)):
+        changes = _with_data(str(changes.pop("data")), changes, named.data)
     return named.replace(**changes)
 
 
@@ -104,13 +102,13 @@ def compose(
         fields["start"] = json.dumps({"kind": "run", "path": init_from})
     changes = (losses_from(losses) if losses else {}) | read_options(Recipe, fields)
     if "data" not in fields and place is not None:
-        changes = _with_data(place, changes, named.data)
-    recipe = named.replace(**changes) if changes else named
+        changes["data"] = place
+    composed = recipe(named, **changes)
     if losses:
-        check_mode(losses, recipe)
-    for line in warnings(recipe, named):
+        check_mode(losses, composed)
+    for line in warnings(composed, named):
         log.warning(line)
-    return recipe
+    return composed
 
 
 def _is_mapping(text: str) -> bool:
@@ -127,9 +125,9 @@ def _with_data(place: str, changes: Mapping[str, Any], before: Config) -> dict[s
     Changed fields of the data go with it; what the recipe says of pixels, such as resolution and flip, is kept.
     """
     own = {name.removeprefix(DATA): value for name, value in changes.items() if name.startswith(DATA)}
-    kept = {name: getattr(before, name) for name in set(PixelsConfig.model_fields) & set(type(before).model_fields)}
+    shared = (PixelsConfig.model_fields.keys() & type(before).model_fields.keys()) - {"kind"}
     others = {name: value for name, value in changes.items() if not name.startswith(DATA)}
-    return {**others, "data": data_at(place, own, {name: value for name, value in kept.items() if name != "kind"})}
+    return {**others, "data": data_at(place, own, {name: getattr(before, name) for name in shared})}
 
 
 def listing() -> str:

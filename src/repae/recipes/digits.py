@@ -52,7 +52,7 @@ FALLING = Cosine(warmup_steps=50, final=0.05)
 def digits() -> list[Recipe]:
     """The digits in every method and with a codebook, and ``folder``."""
     joint = _joint()
-    return [joint, *_methods(joint), _self_taught(joint), *_autoencoders_alone(joint), _folder()]
+    return [joint, *_methods(joint), *_autoencoders_alone(joint), _folder()]
 
 
 def _joint() -> Recipe:
@@ -119,6 +119,11 @@ def _methods(joint: Recipe) -> list[Recipe]:
             name="digits-vq", vae=SMALL_VQ,
             about="REPA-E on the digits with a codebook of 256 vectors in place of the KL: diffusers' VQModel.",
         ),
+        joint.replace(
+            name="digits-sra",
+            about="Self-alignment (SRA) on the frozen warmed-up VAE: the teacher is the denoiser's own average.",
+            method=Repa(self_teacher=SelfTeacherConfig(depth=4)), teachers=(),
+        ),
     ]  # fmt: skip
 
 
@@ -144,15 +149,6 @@ def _autoencoders_alone(joint: Recipe) -> list[Recipe]:
             **{"loop.steps": 300},
         ),
     ]  # fmt: skip
-
-
-def _self_taught(joint: Recipe) -> Recipe:
-    return joint.replace(
-        name="digits-sra",
-        about="Self-alignment (SRA) on the frozen warmed-up VAE: the teacher is the denoiser's own average.",
-        method=Repa(self_teacher=SelfTeacherConfig(depth=4)),
-        teachers=(),
-    )
 
 
 def _folder() -> Recipe:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
 from repae.config import Config
-from repae.data import DataConfig, Dataset, DigitsConfig
+from repae.data import DataConfig, DigitsConfig
 from repae.data.latent_dataset import LatentsConfig
 from repae.evaluation.settings import EvaluationConfig
 from repae.flow.guidance import Guidance
@@ -38,11 +38,11 @@ class EmbeddedTeacherTraining(Config):
     seed: int = 0
     folder: str | None = Field(default=None, description="a saved teacher to use instead of training one")
 
-    def architecture(self, dataset: Dataset) -> EmbeddedTeacherConfig:
-        """The network's configuration for these images."""
+    def architecture(self, channels: int, resolution: int) -> EmbeddedTeacherConfig:
+        """The network's configuration for images of so many channels and pixels a side."""
         return EmbeddedTeacherConfig(
-            image_channels=dataset.channels,  # type: ignore[arg-type]
-            resolution=dataset.resolution,
+            image_channels=1 if channels == 1 else 3,
+            resolution=resolution,
             widths=self.widths,
             heads=self.heads,
             position_scale=self.position_scale,

@@ -287,7 +287,7 @@ def _train_teacher(config: EmbeddedTeacherTraining, dataset: Dataset, context: R
     """Trains, centres and saves the teacher, and measures what its tokens are worth."""
     began = time.monotonic()
     step = TeacherStep(
-        config.architecture(dataset),
+        config.architecture(dataset.channels, dataset.resolution),
         total_steps=config.steps,
         seed=config.seed,
         device=context.device,

@@ -6,7 +6,7 @@ Both restore what they found. Setting every flag to True afterwards would thaw t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TypeVar
 
 from torch import nn
@@ -14,11 +14,12 @@ from torch import nn
 from repae.runtime.modes import evaluating
 from repae.runtime.parallel import unwrap
 
-Module = TypeVar("Module", bound=nn.Module | None)
+Module = TypeVar("Module", bound=nn.Module)
+MaybeModule = TypeVar("MaybeModule", bound=nn.Module | None)
 
 
 @contextmanager
-def frozen(module: Module) -> Iterator[Module]:
+def frozen(module: MaybeModule) -> Iterator[MaybeModule]:
     """Within the context no parameter of ``module`` asks for a gradient; its train/eval mode is left alone.
 
     Yields the module without its data-parallel wrapper: a pass that trains nothing has nothing to synchronise.
@@ -41,8 +42,5 @@ def frozen(module: Module) -> Iterator[Module]:
 @contextmanager
 def frozen_eval(module: Module) -> Iterator[Module]:
     """`frozen` and in eval mode: a gradient passes through the module, and nothing in it moves, no statistic either."""
-    with ExitStack() as stack:
-        bare = stack.enter_context(frozen(module))
-        assert bare is not None
-        stack.enter_context(evaluating(bare))
+    with frozen(module) as bare, evaluating(bare):
         yield bare

@@ -43,17 +43,14 @@ class Step(Protocol):
     @abstractmethod
     def __call__(self, batch: Batch, step: int, share: Share) -> Metrics:
         """Trains on one micro-batch of step ``step`` (from 0)."""
-        ...
 
     @abstractmethod
     def parts(self) -> Mapping[str, Stateful]:
         """Everything that a checkpoint must hold to go on bit for bit."""
-        ...
 
     @abstractmethod
     def modules(self) -> list[nn.Module]:
         """The trained modules, wrapped as they are."""
-        ...
 
 
 @dataclass

@@ -8,7 +8,7 @@ import torch
 
 from repae.data import Dataset
 from repae.models.teachers.base import Teacher
-from repae.models.teachers.embedded import EmbeddedTeacher, EmbeddedTeacherConfig
+from repae.models.teachers.embedded import EmbeddedTeacher
 from repae.models.teachers.targets import NoTargets, OnlineTargets, Targets
 from repae.models.teachers.timm import TimmTeacher, TimmTeacherConfig
 from repae.recipes.recipe import EmbeddedTeacherTraining, Recipe
@@ -74,12 +74,4 @@ def rehearse(recipe: Recipe, facts: DataFacts) -> Rehearsal:
 def _teacher(config: EmbeddedTeacherTraining | TimmTeacherConfig, facts: DataFacts) -> Teacher:
     if isinstance(config, TimmTeacherConfig):
         return TimmTeacher(config, load=False)
-    return EmbeddedTeacher(
-        EmbeddedTeacherConfig(
-            image_channels=1 if facts.channels == 1 else 3,
-            resolution=facts.resolution,
-            widths=config.widths,
-            heads=config.heads,
-            position_scale=config.position_scale,
-        )
-    )
+    return EmbeddedTeacher(config.architecture(facts.channels, facts.resolution))
