@@ -101,7 +101,7 @@ def read_part(store: CheckpointStore, checkpoint: Path, part: str) -> dict[str, 
 
 
 def newest_of(run: Path) -> tuple[CheckpointStore, Path]:
-    """The checkpoints of a run, and the newest of them, without which the run is refused."""
+    """The checkpoints of a run, and the newest of them; a run without any is refused."""
     store = CheckpointStore(run / "checkpoints")
     return store, store.newest()
 
