@@ -55,9 +55,14 @@ def _prepare(arguments: Arguments) -> None:
         return
     source = arguments.only("the source of images, a folder, an archive or whatever `repae train RECIPE --data` takes,")
     out = arguments.need("out", "the folder for the shards")
-    from repae.commands.prepare import prepare_source
+    from repae.config.options import from_options
+    from repae.preparation.images import PrepareConfig, prepare
+    from repae.recipes.sources import DATA, image_source
 
-    say(f"done: {prepare_source(source, Path(out), arguments.options, say)}")
+    own = {name: text for name, text in arguments.options.items() if not name.startswith(DATA)}
+    config = from_options(PrepareConfig, own)
+    images = image_source(source, arguments.options, {"resolution": config.resolution})
+    say(f"done: {prepare(images, Path(out).expanduser(), config, say)}")
 
 
 def _verify(arguments: Arguments, folder: Path) -> None:

@@ -7,8 +7,6 @@ from pathlib import Path
 
 from pydantic import PositiveInt
 
-from repae.data import Dataset
-from repae.data.shard_folder import Manifest
 from repae.preparation.encode_latents import CacheSettings, Encoder, cache_latents
 from repae.recipes.recipe import RuntimeConfig, Teacher
 from repae.recipes.sources import data_of_run
@@ -58,13 +56,9 @@ def cache(source: Path, out: Path, config: CacheConfig, data: str | None = None,
         encoder = Encoder(vae.to(context.device), sizes_of(vae), list(zip(known, networks)), context.precision)
         with one_maker(out):
             manifest = cache_latents(out, dataset, encoder, config)
-        _warn_of_broken(manifest, dataset)
-    return out
-
-
-def _warn_of_broken(manifest: Manifest | None, dataset: Dataset) -> None:
     if manifest is not None and dataset.broken:
         log.warning(
             "%d of %d images could not be read; the latents of the next readable one stand in for each, as in training",
             len(dataset.broken), len(dataset),
         )  # fmt: skip
+    return out

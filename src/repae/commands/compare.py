@@ -110,7 +110,6 @@ def read_evaluation(place: str | Path) -> dict[str, Any]:
 
 
 def _verdict(names: Sequence[str], apart: Sequence[Mapping[str, Any]], allowed: Mapping[bool, bool]) -> list[str]:
-    """Whether figures may be compared, and every field that differs."""
     lines = []
     if all(allowed.values()):
         lines.append("Comparable: one protocol. *: the best value.")

@@ -11,9 +11,9 @@ from repae.commands.gallery import draw_gallery
 from repae.commands.preview_hook import reconstructed_images
 from repae.config import UserError, write_atomic
 from repae.data import Dataset
-from repae.evaluation import EvaluationConfig, Evaluator
+from repae.evaluation import Evaluator
 from repae.report import build as build_report
-from repae.runs.context import RunContext, run_context
+from repae.runs.context import run_context
 from repae.runs.networks import networks_at_hand
 from repae.runs.open import Run, open_run
 from repae.runtime.distributed import is_main
@@ -56,25 +56,14 @@ def evaluate_run(folder: str | Path, settings: RunEvaluation | None = None, **ch
         if is_main():
             suffix = "" if run.bundle.name == run.recipe.own_bundle else f"-{run.bundle.name}"
             write_atomic(folder / f"evaluation{suffix}.json", json.dumps(figures, indent=2) + "\n")
-            if settings.pictures:
-                _draw(run, dataset, context, settings, figures, folder / "samples", suffix)
+            samples = folder / "samples"
+            if settings.pictures and run.bundle.generates:
+                draw_gallery(run, dataset, context, settings, figures, samples / f"gallery{suffix}")
+            if settings.pictures and not suffix and not (samples / "reconstructions.png").exists():
+                reconstructions = pairs(*reconstructed_images(run.bundle.vae, dataset, context))
+                write_png(samples / "reconstructions.png", reconstructions)
             build_report(folder)
     return figures
-
-
-def _draw(
-    run: Run,
-    dataset: Dataset,
-    context: RunContext,
-    settings: EvaluationConfig,
-    figures: dict[str, Any],
-    samples: Path,
-    suffix: str,
-) -> None:
-    if run.bundle.generates:
-        draw_gallery(run, dataset, context, settings, figures, samples / f"gallery{suffix}")
-    if not suffix and not (samples / "reconstructions.png").exists():
-        write_png(samples / "reconstructions.png", pairs(*reconstructed_images(run.bundle.vae, dataset, context)))
 
 
 def _same_data(run: Run) -> Dataset:

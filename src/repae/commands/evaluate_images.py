@@ -8,7 +8,7 @@ from typing import Any
 
 from repae.commands.evaluate_settings import ImagesEvaluation
 from repae.config import UserError, read_yaml, write_atomic
-from repae.evaluation import FeatureCache, compare_images, open_images, open_reference
+from repae.evaluation import ComparisonConfig, FeatureCache, compare_images, open_images, open_reference
 from repae.evaluation.images import ImageSet, check_same_size
 from repae.evaluation.protocol import versions
 from repae.runtime.device import pick_device
@@ -31,7 +31,7 @@ def evaluate_images(settings: ImagesEvaluation) -> tuple[dict[str, Any], Path]:
             "made": made(settings, images),
             "reference": reference.facts(),
             "networks": {network.name: network.facts()},
-            "comparison": settings.model_dump(mode="json", include=COMPARED),
+            "comparison": settings.model_dump(mode="json", include=set(ComparisonConfig.model_fields)),
             "resolution": settings.resolution,
             "device": settings.device,
             "versions": versions(),
@@ -40,13 +40,11 @@ def evaluate_images(settings: ImagesEvaluation) -> tuple[dict[str, Any], Path]:
     compare_images(images, reference, network, settings, cache).put(result, network.name)
     if reference.images is None:
         result["notes"].append("The reference stores statistics only: nobody can check that its images have this size.")
-    path = Path(settings.out) if settings.out else _beside(Path(settings.images).expanduser())
+    source = Path(settings.images).expanduser()
+    beside = source / "evaluation.json" if source.is_dir() else source.with_suffix(".evaluation.json")
+    path = Path(settings.out) if settings.out else beside
     write_atomic(path, json.dumps(result, indent=2) + "\n")
     return result, path
-
-
-COMPARED = {"metrics", "neighbours", "subsets", "subset", "part", "resamples", "stored"}
-"""Fields of the settings that say how sets of features are compared."""
 
 
 def made(settings: ImagesEvaluation, images: ImageSet) -> dict[str, Any]:
@@ -64,7 +62,3 @@ def made(settings: ImagesEvaluation, images: ImageSet) -> dict[str, Any]:
         return {"manifest": read_yaml(manifest)}  # every JSON is YAML
     except UserError as error:
         raise UserError(f"{error}; it should say how the images were made: repair or remove it") from None
-
-
-def _beside(path: Path) -> Path:
-    return path / "evaluation.json" if path.is_dir() else path.with_suffix(".evaluation.json")

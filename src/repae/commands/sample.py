@@ -214,7 +214,7 @@ def _claim(out: Path, what: dict[str, Any], folder: Path, context: RunContext) -
 def _draw(
     run: Run, weak: Run | None, labels: Tensor, output: Output, settings: SampleSettings, context: RunContext
 ) -> Throughput:
-    """Draws this process's batches; what all processes drew together."""
+    """Draws this process's batches; gives what all processes drew together."""
     part, parts = settings.share
     numbers = range(len(labels) * part // parts, len(labels) * (part + 1) // parts)
     size = min(settings.batch_size, max(1, -(-len(numbers) // world().size)))

@@ -157,6 +157,5 @@ def _presets(evaluated: Guidance) -> dict[str, SampleSettings]:
 
 
 def recipe_of(run: Path) -> Recipe:
-    """The recipe of a run."""
     check_run(run)
     return read_recipe(run / "recipe.yaml")

@@ -70,7 +70,6 @@ def stats(source: Path, config: StatsConfig, data: str | None = None) -> tuple[d
 
 
 def stats_table(figures: dict[str, Any]) -> str:
-    """A line for each channel, of the figures that `stats` gives."""
     pairs = enumerate(zip(figures["mean"], figures["std"], strict=True))
     rows = [f"{channel:7}  {mean:12.6g}  {std:12.6g}" for channel, (mean, std) in pairs]
     return "\n".join(["channel          mean           std", *rows, f"of {figures['images']} images"])

@@ -80,7 +80,6 @@ class FeatureCache:
 
 
 def check_finite(features: Float[Tensor, "n d"], name: str = "features") -> None:
-    """Refuses NaN and infinity, which every figure would turn into nonsense."""
     bad = (~torch.isfinite(features).all(1)).nonzero()
     if len(bad):
         raise UserError(

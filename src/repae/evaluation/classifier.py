@@ -59,8 +59,6 @@ class Classifier(nn.Module):
 
 
 class Predictions(NamedTuple):
-    """What the classifier says of a set of images: features [n, 64] float32 and predicted classes [n]."""
-
     features: Float[Tensor, "n d"]
     classes: Int[Tensor, "n"]
 
@@ -96,8 +94,8 @@ def classifier_for(
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / "classifier.safetensors", data)
-        record = {"digest": digest, "weights": trained.weights, "held_out_accuracy": accuracy, "recipe": recipe()}
-        write_atomic(folder / "classifier.json", json.dumps(record, indent=2) + "\n")
+        record = json.dumps({**trained.facts(), "recipe": recipe()}, indent=2)
+        write_atomic(folder / "classifier.json", record + "\n")
     return trained
 
 
@@ -191,7 +189,7 @@ def _shifted(images: UInt8[Tensor, "b c h w"], generator: torch.Generator) -> UI
 
 
 def _load(folder: Path, digest: str, channels: int, num_classes: int) -> TrainedClassifier | None:
-    """The classifier kept in `folder`, or nothing if it is missing, cut short or altered (then it is made anew)."""
+    """None if it is missing, cut short or altered."""
     try:
         record = json.loads((folder / "classifier.json").read_text(encoding="utf-8"))
         data = (folder / "classifier.safetensors").read_bytes()
@@ -201,9 +199,8 @@ def _load(folder: Path, digest: str, channels: int, num_classes: int) -> Trained
         network.load_state_dict(load(data))
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError):
         return None
-    return TrainedClassifier(
-        network.eval().requires_grad_(False), digest, record["weights"], record["held_out_accuracy"]
-    )
+    network.eval().requires_grad_(False)
+    return TrainedClassifier(network, digest, record["weights"], record["held_out_accuracy"])
 
 
 def _hash(data: bytes) -> str:

@@ -18,7 +18,7 @@ FEWEST_PER_CLASS = 10
 
 
 class LabelledImages(NamedTuple):
-    """Images in memory, 0..255, with their labels, or those that they were made for."""
+    """Images 0..255 with their labels, or those that they were made for."""
 
     images: UInt8[Tensor, "n c h w"]
     labels: Int64[Tensor, " n"]

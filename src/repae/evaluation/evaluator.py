@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
 from repae.data import Dataset
@@ -57,12 +57,9 @@ class Evaluable(VelocityModel, Protocol):
 
 
 class Networks(NamedTuple):
-    """The networks at hand to measure with, besides the classifier.
+    """The networks at hand to measure with, besides the classifier, and what is `missing`, in words.
 
-    Attributes:
-        extractors: networks in whose features sets are compared; that called "teacher" also measures the latents.
-        lpips: of reconstructions.
-        missing: what is not at hand, in words.
+    Sets are compared in the features of the `extractors`; that called "teacher" also measures the latents.
     """
 
     extractors: Sequence[FeatureExtractor] = ()
@@ -98,9 +95,6 @@ class Evaluator:
     def real(self) -> LabelledImages:
         """The whole data set, which is small where there is a classifier."""
         return LabelledImages(*self.dataset.batch(torch.arange(len(self.dataset)))[:2])
-
-    def made(self, name: str, images: Tensor, labels: Tensor | None = None) -> ImagesInMemory:
-        return ImagesInMemory(name, images, labels, keep=not self.passing)
 
     @property
     def features(self) -> FeatureCache:
@@ -161,9 +155,9 @@ class Evaluator:
             guided = None if self.bundle.null_label is None else self.draw(settings.guided_images, settings.guidance)
             result |= classifier_figures(free, guided, self.real, classifier, settings.neighbours)
             result["protocol"]["classifier"] = classifier.facts()
-        images = self.made("generated images", *free)
+        images = ImagesInMemory("generated images", *free, keep=not self.passing)
         indices = evenly_spaced(dataset, settings.reference_images)
-        reference = Reference("the data set", ImagesOfDataset("the data set", dataset, indices), {})
+        reference = Reference("the data set", ImagesOfDataset("the data set", dataset, indices))
         result["protocol"]["reference"] = reference.facts()
         for network in self.networks.extractors:
             found = compare_images(images, reference, network, settings.comparison, self.features)
@@ -191,9 +185,10 @@ class Evaluator:
         if self.classifier is not None:
             networks.append(ClassifierFeatures(self.classifier.network))
             result["protocol"]["classifier"] = self.classifier.facts()
+        reference = Reference("real images", ImagesInMemory("real images", before))
+        images = ImagesInMemory("reconstructions", after, keep=not self.passing)
         for network in networks:
-            reference = Reference("real images", ImagesInMemory("real images", before), {})
-            found = compare_images(self.made("reconstructions", after), reference, network, only_frechet, self.features)
+            found = compare_images(images, reference, network, only_frechet, self.features)
             result |= {f"r{key}": value for key, value in found.figures.items()}
             result.setdefault("warnings", {}).update({f"r{key}": words for key, words in found.warnings.items()})
 
@@ -207,24 +202,20 @@ class Evaluator:
         images = ImagesOfDataset("the data set", self.dataset, indices)
         teacher = next((network for network in self.networks.extractors if network.name == "teacher"), None)
         features = None if teacher is None else self.features.features(images, teacher)[POOL]
-        latents, raw = self._encoded(images), {}
+        parts, raw = [], {}
+        for batch in images.batches(self.settings.batch_size):
+            with torch.no_grad():
+                parts.append(self.bundle.encode(batch.to(self.precision.device)).float().cpu())
+        latents = torch.cat(parts)
         if not self.bundle.generates:
             mean, std = (getattr(latents.double(), of)((0, 2, 3), keepdim=True).float() for of in ("mean", "std"))
             raw = {"latent_mean": mean.flatten().tolist(), "latent_std": std.flatten().tolist()}
             latents = (latents - mean) / std.clamp_min(1e-6)
         figures = {**latent_figures(latents, self.dataset.labels[indices], features), **raw}
         result |= {key: value for key, value in figures.items() if isinstance(value, float)}
-        result["latents"] = {
-            key.removeprefix("latent_"): value for key, value in figures.items() if not isinstance(value, float)
-        }
+        by_channel = {key: value for key, value in figures.items() if not isinstance(value, float)}
+        result["latents"] = {key.removeprefix("latent_"): value for key, value in by_channel.items()}
         result["latents"] |= {"normalised": self.bundle.generates, "images": len(indices)}
-
-    def _encoded(self, images: ImagesOfDataset) -> Float[Tensor, "n c h w"]:
-        parts = []
-        for batch in images.batches(self.settings.batch_size):
-            with torch.no_grad():
-                parts.append(self.bundle.encode(batch.to(self.precision.device)).float().cpu())
-        return torch.cat(parts)
 
     def _protocol(self) -> dict[str, Any]:
         settings, dataset = self.settings, self.dataset

@@ -32,7 +32,6 @@ class FeatureExtractor(ABC):
     Attributes:
         name: what its figures are called after.
         parts: name and width of every output; `POOL` is always among them.
-        network: what holds the weights.
         channels: what images must have, or None where one or three will do.
     """
 
@@ -60,11 +59,9 @@ class FeatureExtractor(ABC):
         """What it is, weights apart, in JSON."""
 
     def facts(self) -> dict[str, Any]:
-        """What it is, with its width and digest, for a protocol."""
         return {**self.about(), "dim": self.dim, "sha256": self.digest}
 
     def check(self, images: ImageSet) -> None:
-        """Refuses images that it cannot take."""
         if self.channels not in (None, images.shape[0]):
             raise UserError(
                 f"{self.name} features are of images in {self.channels} channels; {images.name} has "

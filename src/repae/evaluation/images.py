@@ -35,7 +35,6 @@ class ImageSet(ABC):
     """Images of one size in a fixed order, read from front to back as often as needed.
 
     Attributes:
-        name: what it is called in errors, tables and protocols.
         shape: channels, height, width of every image.
         labels: the class of each image, or None where nobody said.
         keep: whether their features are worth keeping.
@@ -230,7 +229,7 @@ def open_images(path: str | Path, resolution: int | None = None) -> ImageSet:
 
 
 def check_same_size(images: ImageSet, reference: ImageSet) -> None:
-    """Refuses to compare images of different size: features depend on it."""
+    """Features depend on the size."""
     if images.shape != reference.shape:
         raise UserError(
             f"{images.name} holds images of {size_words(images)}, the reference {reference.name} of "
@@ -244,7 +243,6 @@ def size_words(images: ImageSet) -> str:
 
 
 def check_levels(dtype: Any, name: str) -> None:
-    """Refuses anything but bytes."""
     if dtype in (torch.uint8, np.dtype(np.uint8)):
         return
     kind = str(dtype).removeprefix("torch.")

@@ -93,7 +93,7 @@ def cached_weights() -> Path | None:
 
 
 def _check(path: Path) -> bool:
-    """Whether the file is the published one; refuses what is no file of tensors before torch-fidelity unpickles it."""
+    """Whether the file is the published one; one of no tensors is refused before torch-fidelity unpickles it."""
     try:
         state = read_weights(path, "Inception")
     except UserError as error:

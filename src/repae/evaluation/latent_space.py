@@ -87,9 +87,7 @@ def cknna(a: Float[Tensor, "n d"], b: Float[Tensor, "n e"], k: int = CKNNA_NEIGH
     """
     fewest = max(k + 1, 4)
     if len(a) != len(b) or len(a) < fewest:
-        raise UserError(
-            f"CKNNA with k = {k} compares the same images, at least {max(k + 1, 4)}; {len(a)}, {len(b)} given"
-        )
+        raise UserError(f"CKNNA with k = {k} compares the same images, at least {fewest}; {len(a)}, {len(b)} given")
     kernels = [units @ units.T for units in (F.normalize(rows.double(), dim=1) for rows in (a, b))]
     near = [_nearest(kernel, k) for kernel in kernels]
 

@@ -22,19 +22,17 @@ TABLE = 2**24
 
 
 class Manifolds(NamedTuple):
-    """Which images lie inside the manifold of the other set."""
+    """Which images lie inside the manifold of the other set; precision and recall are their shares."""
 
     generated: Bool[Tensor, " n"]
     real: Bool[Tensor, " m"]
 
     @property
     def precision(self) -> float:
-        """Share of generated images inside the manifold of the real ones."""
         return float(self.generated.double().mean())
 
     @property
     def recall(self) -> float:
-        """Share of real images inside the manifold of the generated ones."""
         return float(self.real.double().mean())
 
 

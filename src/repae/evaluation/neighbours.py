@@ -88,7 +88,7 @@ def neighbour_figures(
     return {
         "nn_accuracy": nearest_label_accuracy(across, labels.cpu(), real_labels.cpu()),
         "nn_accuracy_real": nearest_label_accuracy(within, real_labels.cpu(), real_labels.cpu()),
-        **precision_recall_density_coverage(distances(generated, generated), distances(real, real), across, k),
+        **precision_recall_density_coverage(distances(generated, generated), within, across, k),
         "nn_distance": float(nearest.median()),
         "nn_distance_real": float(nearest_real.median()),
         "copies": float((nearest < nearest_real.quantile(0.01)).double().mean()),

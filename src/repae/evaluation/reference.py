@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,7 +36,6 @@ class Reference:
     images: ADM's file of ImageNet has the statistics of the whole set and 10,000 images of it.
 
     Attributes:
-        name: what it is called in tables and protocols.
         images: None where only statistics are stored.
         statistics: empty where only images are there.
         stored_digest: of the stored means and covariances as they lie in the file.
@@ -44,7 +43,7 @@ class Reference:
 
     name: str
     images: ImageSet | None
-    statistics: Mapping[str, Statistics]
+    statistics: Mapping[str, Statistics] = field(default_factory=dict)
     stored_digest: str = ""
 
     @cached_property
@@ -71,15 +70,14 @@ def open_reference(path: str | Path, resolution: int | None = None) -> Reference
         )
     digest, statistics = hashlib.sha256(), {}
     for part, keys in known.items():
-        mean, covariance = _stored(path, keys)
-        digest.update(part.encode() + mean.numpy().tobytes() + covariance.numpy().tobytes())
-        statistics[part] = Statistics(mean, covariance)
+        found = statistics[part] = _stored(path, keys)
+        digest.update(part.encode() + found.mean.numpy().tobytes() + found.covariance.numpy().tobytes())
     images = open_images(path, resolution) if not known or "arr_0" in names else None
     name = readable(path.name) if images is None else images.name
     return Reference(name, images, statistics, digest.hexdigest()[:24] if known else "")
 
 
-def _stored(path: Path, keys: tuple[str, str]) -> tuple[Float64[Tensor, " d"], Float64[Tensor, "d d"]]:
+def _stored(path: Path, keys: tuple[str, str]) -> Statistics:
     with np.load(path, allow_pickle=False) as file:
         mean, covariance = (torch.from_numpy(np.array(file[key], dtype=np.float64)) for key in keys)
     if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
@@ -88,4 +86,4 @@ def _stored(path: Path, keys: tuple[str, str]) -> tuple[Float64[Tensor, " d"], F
             "allowed: [d] and [d, d]"
         )
     check_finite(torch.cat([mean[None], covariance]), f"{keys[0]} and {keys[1]} of {readable(path)}")
-    return mean, covariance
+    return Statistics(mean, covariance)

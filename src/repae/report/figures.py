@@ -15,6 +15,7 @@ class Figure(NamedTuple):
     against_words: str = ""
 
 
+COPIES = "share nearer to a real image than 99% of real images are to each other"
 GUIDED = {
     "accuracy_guided": Figure(
         "Accuracy, guided", "share of images that an independent classifier takes for the class they were made for"
@@ -45,7 +46,7 @@ UNGUIDED = {
         against="nn_distance_real",
         against_words="real images to their nearest other",
     ),
-    "copies": Figure("Nearly copies", "share nearer to a real image than 99% of real images are to each other"),
+    "copies": Figure("Nearly copies", COPIES),
 }
 RECONSTRUCTION = {
     "psnr": Figure("PSNR", "of reconstructed real images, in dB; higher is better", "{:.1f} dB"),
@@ -71,9 +72,7 @@ INCEPTION = {
     "kid": Figure("KID", "kernel distance in pool features, unbiased", "{:.5f}"),
     "precision_inception": Figure("Precision", "share of generated images on the manifold of the real ones"),
     "recall_inception": Figure("Recall", "share of real images on the manifold of the generated ones"),
-    "copies_inception": Figure(
-        "Nearly copies", "share nearer to a real image than 99% of real images are to each other"
-    ),
+    "copies_inception": Figure("Nearly copies", COPIES),
     "rfid": Figure("rFID", "FID of reconstructions and the images they were made of", "{:.2f}"),
 }
 LATENT = {
@@ -91,9 +90,7 @@ def _in_features_of(network: str) -> dict[str, Figure]:
         f"kd_{network}": Figure(f"Kernel distance, {network}", "unbiased, may be below 0", "{:.3g}"),
         f"precision_{network}": Figure(f"Precision, {network}", "share of generated images on the real manifold"),
         f"recall_{network}": Figure(f"Recall, {network}", "share of real images on the generated manifold"),
-        f"copies_{network}": Figure(
-            f"Nearly copies, {network}", "share nearer to a real image than 99% of real images are to each other"
-        ),
+        f"copies_{network}": Figure(f"Nearly copies, {network}", COPIES),
         f"rfd_{network}": Figure(
             f"Frechet distance of reconstructions, {network}", "to the images they were made of", "{:.3g}"
         ),

@@ -55,13 +55,8 @@ class Counted:
 def missing_batches(numbers: range, present: Sequence[range], batch_size: int, world: World) -> list[range]:
     """The batches that one process has to draw, in order.
 
-    The images of `numbers` form batches of `batch_size`, whoever draws them and whatever is there already, and a batch
-    of which any image is missing is drawn whole. Hence which images are drawn together depends on nothing else.
-
-    Args:
-        numbers: of the images that these processes have to see to.
-        present: those that are there.
-        world: this process among those who divide what is missing.
+    The images of `numbers` form batches of `batch_size`, whoever draws them and whatever is `present` already, and a
+    batch of which any image is missing is drawn whole. Hence which images are drawn together depends on nothing else.
     """
     there = np.zeros(numbers.stop, bool)
     for found in present:
@@ -86,12 +81,8 @@ def draw(
 ) -> Throughput:
     """Draw some batches of the images of `labels` and hand them to `output`, in the background if they are several.
 
-    Image i is that of `generate`, which says what the other arguments are.
-
-    Args:
-        labels: the class of every image of the list.
-        batches: the numbers of the images to draw now (`missing_batches`), those of a batch together.
-        progress: shows the images that this process has drawn.
+    Image i is that of `generate`, which says what the other arguments are; `batches` are the numbers of the images to
+    draw now (`missing_batches`), out of all `labels`.
 
     Raises:
         UserError: the images cannot be written; those that were stay.

@@ -113,7 +113,7 @@ def _network(source: VelocityModel, precision: Precision) -> Network:
 
 
 def _sent(noise: Tensor, device: torch.device) -> Tensor:
-    """Noise on the device, without waiting until it has computed what was asked of it before."""
+    # Pinned, so that nobody waits until the device has computed what was asked of it before.
     return noise.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else noise.to(device)
 
 

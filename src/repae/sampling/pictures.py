@@ -109,5 +109,4 @@ def png(picture: UInt8[np.ndarray, "h w c"]) -> bytes:
 
 
 def write_png(path: str | Path, picture: UInt8[np.ndarray, "h w c"]) -> None:
-    """Write a PNG file whole or not at all; parent folders are made."""
     write_atomic(path, png(picture))

@@ -36,9 +36,6 @@ class JsonlTracker(Tracker):
 
     @override
     def resume(self, step: int) -> None:
-        self.truncate_after(step)
-
-    def truncate_after(self, step: int) -> None:
         """Remove the lines of later steps and a last line that was cut short, all at once or not at all."""
         if not self.path.exists():
             return

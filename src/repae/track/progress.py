@@ -27,8 +27,8 @@ class ProgressBar(Tracker):
     """Steps done, images per second, the losses that matter and the time that is left.
 
     Args:
-        show: keys of the losses to show, with their short names; if a row holds none of them, its first few
-            keys. One that is 0 is switched off and not shown.
+        show: keys of the losses to show, with their short names; of a row without any, its first few keys. One that
+            is 0 is switched off and not shown.
         console: where to; standard error by default, so that standard output stays clean.
         every: seconds between two lines when the console is no terminal. The last step always gets a line.
     """
