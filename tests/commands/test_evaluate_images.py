@@ -15,7 +15,8 @@ from npz_files import write_npz
 
 from repae.cli import main
 from repae.cli.arguments import Arguments
-from repae.commands.evaluate_settings import images_evaluation, run_evaluation
+from repae.commands.evaluate import run_evaluation
+from repae.commands.evaluate_images import images_evaluation
 from repae.config import UserError
 from repae.data import DigitsConfig
 from repae.evaluation import EvaluationConfig

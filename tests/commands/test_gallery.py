@@ -11,7 +11,7 @@ from errors import assert_tells, refused
 from PIL import Image
 
 from repae.cli import main
-from repae.commands import evaluation_hook
+from repae.commands import hooks
 from repae.commands.gallery import said_guidance, said_sampler
 from repae.config import UserError
 from repae.flow import DormandPrince, Euler, EulerMaruyama, Guidance
@@ -83,19 +83,19 @@ def test_figures_during_training_choose_the_best_checkpoint(watched: Path) -> No
 
 def test_a_killed_run_finds_the_same_figures(watched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Interrupted in the middle of an evaluation and gone on with: the same rows and the same best checkpoint."""
-    whole = evaluation_hook.Monitor.__call__
+    whole = hooks.Monitor.__call__
 
     class Killed(BaseException): ...
 
-    def dying(self: evaluation_hook.Monitor, step: int) -> dict[str, float]:
+    def dying(self: hooks.Monitor, step: int) -> dict[str, float]:
         if step == 3:
             raise Killed
         return whole(self, step)
 
-    monkeypatch.setattr(evaluation_hook.Monitor, "__call__", dying)
+    monkeypatch.setattr(hooks.Monitor, "__call__", dying)
     with pytest.raises(Killed):
         train(watched.parent, "digits", "killed", **WATCHED)
-    monkeypatch.setattr(evaluation_hook.Monitor, "__call__", whole)
+    monkeypatch.setattr(hooks.Monitor, "__call__", whole)
     folder = train(watched.parent, "digits", "killed", **WATCHED)
     assert rows(folder) == rows(watched)
     assert (folder / "checkpoints" / "best.json").read_text() == (watched / "checkpoints" / "best.json").read_text()

@@ -54,14 +54,12 @@ def _evaluate(arguments: Arguments) -> None:
     from repae.commands.compare import figures_table
 
     if arguments.positional:
-        from repae.commands.evaluate import evaluate_run
-        from repae.commands.evaluate_settings import run_evaluation
+        from repae.commands.evaluate import evaluate_run, run_evaluation
 
         folder = Path(arguments.positional[0])
         figures, made = evaluate_run(folder, run_evaluation(folder, arguments.options)), folder / "report.html"
     elif "images" in arguments.options or "reference" in arguments.options:
-        from repae.commands.evaluate_images import evaluate_images
-        from repae.commands.evaluate_settings import images_evaluation
+        from repae.commands.evaluate_images import evaluate_images, images_evaluation
 
         figures, made = evaluate_images(images_evaluation(arguments.options))
     else:
@@ -71,7 +69,8 @@ def _evaluate(arguments: Arguments) -> None:
 
 
 def _evaluate_fields(arguments: Arguments) -> str:
-    from repae.commands.evaluate_settings import ImagesEvaluation, RunEvaluation
+    from repae.commands.evaluate import RunEvaluation
+    from repae.commands.evaluate_images import ImagesEvaluation
     from repae.config.options import list_options
 
     run = list_options(RunEvaluation(), title="how a run is evaluated")

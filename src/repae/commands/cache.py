@@ -37,13 +37,9 @@ def cache(source: Path, out: Path, config: CacheConfig, data: str | None = None,
 
     Args:
         source: a run, whose own bundle's autoencoder is taken, or an autoencoder as `read_autoencoder` reads it.
-        out: the folder to make.
-        config: what is kept, and how.
+        out: the folder to make; it is given back.
         data: a path or URL of images, or `digits`; by default the run's own data.
         runs: where embedded teachers are kept.
-
-    Returns:
-        ``out``.
 
     Raises:
         UserError: nothing to read there, or what was begun in ``out`` is something else.

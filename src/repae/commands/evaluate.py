@@ -3,21 +3,47 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from repae.commands.evaluate_settings import RunEvaluation, run_evaluation
 from repae.commands.gallery import draw_gallery
-from repae.commands.preview_hook import reconstructed_images
+from repae.commands.hooks import reconstructed_images
+from repae.commands.sample_settings import recipe_of
 from repae.config import UserError, write_atomic
+from repae.config.options import read_options
 from repae.data import Dataset
-from repae.evaluation import Evaluator
+from repae.evaluation import EvaluationConfig, Evaluator
+from repae.evaluation.settings import KINDS
 from repae.report import build as build_report
 from repae.runs.context import run_context
 from repae.runs.networks import networks_at_hand
 from repae.runs.open import Run, open_run
 from repae.runtime.distributed import is_main
 from repae.sampling import pairs, write_png
+from repae.training.state import BundleName
+
+
+class RunEvaluation(EvaluationConfig):
+    """How a run is evaluated on the images it was trained on: the recipe's own evaluation, changed.
+
+    Attributes:
+        bundle: which weights; none takes the recipe's choice.
+        pictures: also draw the gallery into ``samples/gallery``; it takes some hundred images more.
+    """
+
+    bundle: BundleName | None = None
+    pictures: bool = True
+
+
+def run_evaluation(run: Path, options: Mapping[str, str | None]) -> RunEvaluation:
+    """The evaluation of a run's recipe, changed by options of the command line."""
+    kinds = [{"kind": kind} for kind in (options.get("features") or "").split(",")]
+    named = {**options, "features": str(kinds)} if all(kind["kind"] in KINDS for kind in kinds) else options
+    changes = read_options(RunEvaluation, named)
+    RunEvaluation().replace(**changes)
+    own = recipe_of(run).evaluation.model_dump(exclude={"every", "quick_images"})
+    return RunEvaluation(**own).replace(**changes)
 
 
 def evaluate_run(folder: str | Path, settings: RunEvaluation | None = None, **changes: Any) -> dict[str, Any]:

@@ -3,15 +3,53 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from repae.commands.evaluate_settings import ImagesEvaluation
+from pydantic import Field, PositiveInt
+
 from repae.config import UserError, read_yaml, write_atomic
-from repae.evaluation import ComparisonConfig, FeatureCache, compare_images, open_images, open_reference
+from repae.config.options import read_options
+from repae.evaluation import ComparisonConfig, FeatureCache, FeaturesConfig, compare_images, open_images, open_reference
 from repae.evaluation.images import ImageSet, check_same_size
 from repae.evaluation.protocol import versions
+from repae.evaluation.settings import KINDS, InceptionConfig
 from repae.runtime.device import pick_device
+
+
+class ImagesEvaluation(ComparisonConfig):
+    """Images made anywhere, compared with a reference in the features of one network.
+
+    Attributes:
+        images: a folder, or an npz file with `arr_0` [N, H, W, 3] uint8.
+        reference: the same, or an npz file with `mu` and `sigma` (and `mu_s` and `sigma_s`), ADM's layout.
+        resolution: cut the centre of every image of a folder to this size, as ADM does; none takes them as they are.
+        features: the network.
+        batch_size: images at a time; it changes the memory needed and nothing else.
+        device: where the network computes.
+        cache: folder in which features are kept.
+        out: the JSON file for figures and protocol; none puts it beside the images.
+    """
+
+    images: str = Field(min_length=1)
+    reference: str = Field(min_length=1)
+    resolution: PositiveInt | None = None
+    features: FeaturesConfig = InceptionConfig()
+    batch_size: PositiveInt = 64
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    cache: str = Field(default="runs/cache", min_length=1)
+    out: str | None = Field(default=None, min_length=1)
+
+
+def images_evaluation(options: Mapping[str, str | None]) -> ImagesEvaluation:
+    """The comparison that options of the command line ask for."""
+    for name, what in (("images", "the images to measure"), ("reference", "the images or statistics to compare with")):
+        if not options.get(name):
+            raise UserError(f"--{name} is missing: {what}, a folder or an npz file")
+    named = {"features.kind" if name == "features" and text in KINDS else name: text for name, text in options.items()}
+    base = ImagesEvaluation(images=str(options["images"]), reference=str(options["reference"]))
+    return base.replace(**read_options(ImagesEvaluation, named))
 
 
 def evaluate_images(settings: ImagesEvaluation) -> tuple[dict[str, Any], Path]:

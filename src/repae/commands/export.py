@@ -135,11 +135,7 @@ def _bundle(store: CheckpointStore, newest: Path, name: BundleName | None) -> tu
 
 def _args(recipe: Recipe, meta: dict[str, Any]) -> dict[str, Any]:
     """Settings of a run that was trained here under the reference's names, as far as our import reads them."""
-    if not isinstance(recipe.vae, KLConfig):
-        raise UserError(
-            f"vae.kind is {recipe.vae.kind!r}, and the reference knows KL autoencoders of latent diffusion only; "
-            "export with --format diffusers"
-        )
+    assert isinstance(recipe.vae, KLConfig), recipe.vae
     own = recipe.backbone
     sit = own.sized(own.patch_size, recipe.vae.latent_channels, len(meta["class_names"]))
     if not isinstance(sit, SiTConfig):

@@ -67,8 +67,8 @@ def sample_run(folder: Path, settings: SampleSettings) -> Sampled:
     if isinstance(settings.guidance, Guidance) and settings.guidance.scale > 1:
         check_null_label(run.bundle.null_label, settings.guidance)
     labels = chosen_labels(settings, run.bundle.num_classes)
-    wished = {name: getattr(settings, name) for name in ("device", "precision")}
-    runtime = run.recipe.runtime.replace(**{name: value for name, value in wished.items() if value is not None})
+    wished = settings.model_dump(include={"device", "precision"}, exclude_none=True)
+    runtime = run.recipe.runtime.replace(**wished)
     with run_context(runtime, folder.parent) as context:
         what = identity(run, settings, context, weak)
         out = Path(settings.out) if settings.out else folder / "samples" / folder_name(what)

@@ -109,11 +109,7 @@ class SampleSettings(Config):
 
 
 def sample_settings(run: Path, options: Mapping[str, str | None], preset: str | None = None) -> SampleSettings:
-    """The sampler and the guidance of a run's own previews, or a preset, changed by options of the command line.
-
-    Raises:
-        UserError: no run there, a preset nobody knows, or an option that is unknown or not allowed.
-    """
+    """The sampler and the guidance of a run's own previews, or a preset, changed by options of the command line."""
     recipe = recipe_of(run)
     guided = recipe.backbone.class_dropout_prob > 0
     base = SampleSettings(sampler=recipe.preview.sampler, guidance=recipe.preview.guidance if guided else UNGUIDED)

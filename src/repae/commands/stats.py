@@ -46,7 +46,6 @@ def stats(source: Path, config: StatsConfig, data: str | None = None) -> tuple[d
 
     Args:
         source: an autoencoder or a run, as for `cache`; or latents made by it, which are read and not computed.
-        config: how many images, and which files.
         data: as for `cache`.
 
     Returns:

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from repae.commands.evaluation_hook import Monitor
-from repae.commands.preview_hook import Preview, final_pictures
+from repae.commands.hooks import Monitor, Preview, final_pictures
 from repae.config import write_atomic
 from repae.data import Dataset
 from repae.recipes.recipe import Recipe

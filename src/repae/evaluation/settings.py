@@ -82,6 +82,9 @@ FeaturesConfig = Annotated[
     InceptionConfig | Dinov2Config | TimmFeaturesConfig | EmbeddedFeaturesConfig, Field(discriminator="kind")
 ]
 
+KINDS = ("inception", "dinov2", "timm", "embedded")
+"""Kinds of networks that `--features` names by one word."""
+
 
 class ComparisonConfig(Config):
     """How two sets of features are compared.
