@@ -27,17 +27,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def centre_crop(image: Image.Image, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """The centre crop of ADM (arXiv 2105.05233, its published preprocessing), bit for bit.
+    """The centre crop of ADM (arXiv 2105.05233, its published preprocessing), bit for bit, of an image of any mode.
 
     Halve with a box filter while the short side is at least twice `size`, resize bicubically until the short side is
     `size` (a smaller image is enlarged by the same rule), cut the centre.
-
-    Args:
-        image: any mode; see `to_rgb`.
-        size: side of the result in pixels, at least 1.
-
-    Returns:
-        height x width x RGB, 0..255, both sides `size`.
 
     Raises:
         ValueError: the image is so elongated that enlarging it would take more than `ENLARGED_LIMIT` pixels.

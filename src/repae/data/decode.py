@@ -26,13 +26,10 @@ MOST_PIXELS = 178_956_970
 def decode(
     data: bytes, resolution: int, *, upright: bool = False, most_pixels: int = MOST_PIXELS
 ) -> UInt8[Tensor, "3 r r"]:
-    """Read one encoded image and cut its centre (`centre_crop`; colours: `to_rgb`). The content decides the format.
+    """Read one JPEG, PNG or WebP file and cut its centre (`centre_crop`; colours: `to_rgb`).
 
-    Args:
-        data: a JPEG, PNG or WebP file.
-        resolution: side of the result in pixels.
-        upright: turn the image as its EXIF orientation says. ADM and the reference do not.
-        most_pixels: a larger image is refused before it is decoded.
+    The content decides the format. `upright` turns the image as its EXIF orientation says, which ADM and the reference
+    do not. An image of more than `most_pixels` is refused before it is decoded.
 
     Raises:
         BrokenImageError: with the reason, for anything that cannot be read as an image.
@@ -70,13 +67,12 @@ def _has_metadata(jpeg: bytes) -> bool:
 
 def _crop(data: bytes, resolution: int, upright: bool, most_pixels: int) -> UInt8[np.ndarray, "r r 3"]:
     image = None if upright else _quick_jpeg(data, most_pixels)
-    if image is None:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
-            _check_size(opened.width, opened.height, most_pixels)
-            opened.load()
-            image = ImageOps.exif_transpose(opened) if upright else opened
-            return centre_crop(image, resolution)
-    return centre_crop(image, resolution)
+    if image is not None:
+        return centre_crop(image, resolution)
+    with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+        _check_size(opened.width, opened.height, most_pixels)
+        opened.load()
+        return centre_crop(ImageOps.exif_transpose(opened) if upright else opened, resolution)
 
 
 def _quick_jpeg(data: bytes, most_pixels: int) -> Image.Image | None:

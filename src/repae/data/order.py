@@ -16,6 +16,12 @@ ROUNDS = 12
 WINDOW = 16
 """Blocks that are mixed with each other in a block-wise order."""
 
+Numbers = Int64[np.ndarray, " b"]
+"""Positions, places or image indices."""
+
+Unsigned = UInt64[np.ndarray, " b"]
+"""Keys, and what is mixed with them modulo 2^64."""
+
 
 class Order:
     """Image index of every position of an endless stream of epochs, each epoch in its own random order.
@@ -27,11 +33,6 @@ class Order:
     With `block`, consecutive images stay near each other, for storage where jumping is slow: blocks of `block` images
     come in random order, and the images of `WINDOW` successive blocks in random order among each other. Only so many
     blocks are ever in use at once.
-
-    Args:
-        size: number of images, at least 1.
-        seed: any integer.
-        block: images of a block; None shuffles all of them alike.
     """
 
     def __init__(self, size: int, seed: int, block: int | None = None) -> None:
@@ -46,21 +47,19 @@ class Order:
             self._lacking = -size % self.block
             self._windows = {length: _Shuffle(length, seed, "window") for length in self._window_lengths()}
 
-    def indices(self, positions: Int64[np.ndarray, " b"]) -> Int64[np.ndarray, " b"]:
+    def indices(self, positions: Numbers) -> Numbers:
         """Image index, 0..size-1, of every position (0 or more)."""
         epochs, places = np.divmod(positions, self.size)
         if self.block is None:
             return self._images(places, epochs.astype(np.uint64))
         return self._by_blocks(places, epochs.astype(np.uint64), self.block)
 
-    def flips(self, positions: Int64[np.ndarray, " b"], indices: Int64[np.ndarray, " b"]) -> Bool[np.ndarray, " b"]:
+    def flips(self, positions: Numbers, indices: Numbers) -> Bool[np.ndarray, " b"]:
         """Whether the images are mirrored at these positions: fair coins keyed by (seed, image index, epoch)."""
         epochs = (positions // self.size).astype(np.uint64)
         return _mix(_mix(self.flip_key ^ epochs) ^ indices.astype(np.uint64)) >> np.uint64(63) == 1
 
-    def _by_blocks(
-        self, places: Int64[np.ndarray, " b"], epochs: UInt64[np.ndarray, " b"], block: int
-    ) -> Int64[np.ndarray, " b"]:
+    def _by_blocks(self, places: Numbers, epochs: Unsigned, block: int) -> Numbers:
         """The last block may lack images. Where it comes among the others, a gap of these is left in the counting."""
         span, blocks = WINDOW * block, self._blocks.size
         short = self._blocks.inverse(np.full_like(places, blocks - 1), epochs)
@@ -100,15 +99,13 @@ class _Shuffle:
         self.sides = (np.uint64(side), np.uint64(side + 1))
         self.round_keys = np.array([seed_of(seed, purpose, number) for number in range(ROUNDS)], dtype=np.uint64)
 
-    def __call__(self, values: Int64[np.ndarray, " b"], keys: UInt64[np.ndarray, " b"]) -> Int64[np.ndarray, " b"]:
+    def __call__(self, values: Numbers, keys: Unsigned) -> Numbers:
         return self._walk(values, keys, self._forward)
 
-    def inverse(self, values: Int64[np.ndarray, " b"], keys: UInt64[np.ndarray, " b"]) -> Int64[np.ndarray, " b"]:
+    def inverse(self, values: Numbers, keys: Unsigned) -> Numbers:
         return self._walk(values, keys, self._backward)
 
-    def _walk(
-        self, values: Int64[np.ndarray, " b"], keys: UInt64[np.ndarray, " b"], step: Callable[..., np.ndarray]
-    ) -> Int64[np.ndarray, " b"]:
+    def _walk(self, values: Numbers, keys: Unsigned, step: Callable[..., np.ndarray]) -> Numbers:
         value, rounds = values.astype(np.uint64), _mix(self.round_keys[:, None] ^ _mix(keys)[None])
         value = step(value, rounds)
         outside = np.flatnonzero(value >= self.size)
@@ -117,9 +114,7 @@ class _Shuffle:
             outside = outside[value[outside] >= self.size]
         return value.astype(np.int64)
 
-    def _forward(
-        self, value: UInt64[np.ndarray, " b"], keys: UInt64[np.ndarray, "rounds b"]
-    ) -> UInt64[np.ndarray, " b"]:
+    def _forward(self, value: Unsigned, keys: UInt64[np.ndarray, "rounds b"]) -> Unsigned:
         first, second = self.sides
         left, right = value // second, value % second
         for one, other in zip(keys[::2], keys[1::2], strict=True):
@@ -127,9 +122,7 @@ class _Shuffle:
             right = (right + _mix(left ^ other) % second) % second
         return left * second + right
 
-    def _backward(
-        self, value: UInt64[np.ndarray, " b"], keys: UInt64[np.ndarray, "rounds b"]
-    ) -> UInt64[np.ndarray, " b"]:
+    def _backward(self, value: Unsigned, keys: UInt64[np.ndarray, "rounds b"]) -> Unsigned:
         first, second = self.sides
         left, right = value // second, value % second
         for one, other in zip(keys[-2::-2], keys[::-2], strict=True):

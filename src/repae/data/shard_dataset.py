@@ -72,23 +72,21 @@ class ShardDataset(Dataset):
     """Prepared RGB images. Labels are mapped from their file, so they take no memory however many there are."""
 
     def __init__(self, config: ShardsConfig) -> None:
-        self.config = config
-        self.channels, self.flip, self.block = config.channels, config.flip, config.block
-        self.broken: dict[int, str] = {}
-        self._open()
+        self._open(config)
         self._advise()
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = {"config": self.config, "broken": self.broken, "flip": self.flip, "block": self.block}
-        return {**kept, "channels": self.channels}
+        return {"config": self.config, "broken": self.broken}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        for name, value in state.items():
-            setattr(self, name, value)
-        self._open()
+        self._open(state["config"])
+        self.broken = state["broken"]
 
-    def _open(self) -> None:
-        self.folder = ShardFolder(self.config.store(), "images")
+    def _open(self, config: ShardsConfig) -> None:
+        self.config = config
+        self.channels, self.flip, self.block = config.channels, config.flip, config.block
+        self.broken: dict[int, str] = {}
+        self.folder = ShardFolder(config.store(), "images")
         about = self.folder.plan.about
         self.resolution = int(about["resolution"])
         self.class_names = tuple(about["classes"])

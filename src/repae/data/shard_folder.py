@@ -186,10 +186,6 @@ class ShardFolder:
 
     Files are opened in the process that reads them, a few at a time; nothing open is pickled. A file that is shorter
     than the manifest says is refused when it is opened, so that no item is ever read from beyond its end.
-
-    Args:
-        folder: where it is, a path or a `FileStore`.
-        kind: what it must hold.
     """
 
     def __init__(self, folder: str | Path | FileStore, kind: Literal["images", "latents"]) -> None:

@@ -7,7 +7,7 @@ from typing import Literal
 from repae.data.images import ImagesConfig
 from repae.data.sources.labelling import as_one_class, by_table_or_folders
 from repae.data.sources.ranges import RangeFile
-from repae.data.sources.storage import Storage, StoredSource
+from repae.data.sources.storage import StoredSource
 from repae.data.sources.tarred import TarStorage, compression, refuse_compressed
 from repae.data.sources.zipped import ZipStorage
 
@@ -29,21 +29,15 @@ class ArchiveConfig(ImagesConfig):
     inside: str | None = None
 
     def source(self) -> StoredSource:
-        storage = open_archive(self.path)
+        file = RangeFile(self.path)
+        kind = archive_kind(file.read(0, 512))
+        if kind not in ("zip", "tar", None):
+            raise refuse_compressed(file.where, kind)
+        # What looks like neither is opened as a tar, which says what is wrong.
+        storage = ZipStorage(file) if kind == "zip" else TarStorage(file)
         if self.labels == "none":
             return StoredSource(storage, as_one_class(storage))
         return StoredSource(storage, by_table_or_folders(storage, table=self.table, inside=self.inside))
-
-
-def open_archive(path: str) -> Storage:
-    """The files of an archive; its content decides which kind it is."""
-    file = RangeFile(path)
-    kind = archive_kind(file.read(0, 512))
-    if kind == "zip":
-        return ZipStorage(file)
-    if kind in ("tar", None):
-        return TarStorage(file)  # which says what is wrong
-    raise refuse_compressed(file.where, kind)
 
 
 def archive_kind(start: bytes) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -147,8 +148,6 @@ def _kind_of_tars(folder: Path, tars: list[str]) -> str:
 
 def _is_shard(file: RangeFile) -> bool:
     """Whether the first files of a tar are the parts of one sample: an image and its class."""
-    import tarfile
-
     seen: dict[str, set[str]] = {}
     with file.stream() as stream:
         try:
