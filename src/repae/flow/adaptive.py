@@ -86,6 +86,7 @@ def _stretch(
     """All images from `begin` to `end`, where the field is smooth; the state and the steps they would take next."""
 
     def field(x: Tensor, t: Doubles) -> Tensor:
+        # Guidance is decided in the middle: the ends, where it jumps, belong to two stretches.
         return velocity(x.to(seen), t, (begin + end) / 2).to(now.dtype)
 
     t = torch.full_like(wish, begin)
@@ -96,8 +97,10 @@ def _stretch(
         ratio = _error_ratio(slopes, now, after, step, tolerances)
         accepted = (ratio <= 1) & (step > 0)
         chosen = along_batch(accepted.to(now), now).bool()
+        # First same as last: the seventh slope of an accepted step is the first one of the next.
         now, slope = torch.where(chosen, after, now), torch.where(chosen, slopes[-1], slope)
         wish = _next_step(wish, step, ratio, accepted)
+        # `end` itself and not t - step, which rounding could leave just short of it.
         t = torch.where(accepted, torch.where(step < t - end, t - step, end), t)
         if bool((t <= end).all()):
             return now, wish
@@ -131,6 +134,7 @@ def _error_ratio(
 
 def _next_step(wish: Doubles, step: Doubles, ratio: Doubles, accepted: Bool[Tensor, " b"]) -> Doubles:
     """The step that should just be accepted; one cut short by the end of the stretch does not lower it."""
+    # The estimated error grows with the fifth power of the step.
     factor = (SAFETY * ratio.clamp(min=1e-12) ** -0.2).nan_to_num(SHRINK).clamp(SHRINK, GROW)
     tried = step * torch.where(accepted, factor, factor.clamp(max=1.0))
     tried = torch.where(accepted & (step < wish), torch.maximum(wish, tried), tried)

@@ -53,6 +53,7 @@ def velocity_to_noise(v: Samples, x: Samples, t: PerSample, path: Path) -> Sampl
 
 def velocity_to_score(v: Samples, x: Samples, t: PerSample, path: Path) -> Samples:
     """The score grad log p_t(x) = -noise / sigma. Infinite (or nan) at t = 0, -x at t = 1."""
+    # Minus: the density rises against the noise.
     return -velocity_to_noise(v, x, t, path) / along_batch(path.sigma(t), x)
 
 

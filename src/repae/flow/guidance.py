@@ -89,6 +89,7 @@ def guide(network: Network, labels: Int[Tensor, " b"], null_label: int | None, g
     Raises:
         UserError: the scale exceeds 1 and the model has no null class (`null_label` is None).
     """
+    # Decided first, so that a model without a null class can be sampled too.
     if guidance.scale == 1:
         return lambda x, t, _: network(x, batch_times(t, x), labels)
     null = check_null_label(null_label, guidance)
@@ -99,7 +100,9 @@ def guide(network: Network, labels: Int[Tensor, " b"], null_label: int | None, g
         if not guidance.active(start):
             return network(x, times, labels)
         both = network(torch.cat([x, x]), torch.cat([times, times]), twice)
+        # Wide before the difference: the scale multiplies whatever error the subtraction makes.
         conditional, null = both.to(widest(x.device)).chunk(2)
+        # All channels, where SiT's own code guides three of the latent's four.
         return null + guidance.scale * (conditional - null)
 
     return field

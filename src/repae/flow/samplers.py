@@ -61,6 +61,7 @@ def heun(
     now = x.to(_state_dtype(x, state))
     for t, t_next in pairwise(_grid(steps)):
         slope = velocity(now.to(x.dtype), t, t).to(now.dtype)
+        # No corrector at t = 0, as in the reference: hence 2 steps - 1 evaluations.
         if t_next > 0:
             predicted = now + (t_next - t) * slope
             decided_at = t_next if guide_by_end else t
@@ -97,7 +98,9 @@ def euler_maruyama(
     now = x.to(_state_dtype(x, state))
     for index, (t, t_next) in enumerate(pairwise(_noisy_grid(steps))):
         v = velocity(now.to(x.dtype), t, t).to(now.dtype)
+        # sqrt(w |dt|) with w = 2 t, and dt below 0.
         diffusion = math.sqrt(2 * t * (t - t_next)) * noise(index, now).to(now)
+        # The score stands in the drift, once: as dt is negative, adding it again would flip its sign.
         now = now + (t_next - t) * _drift(v, now, t, path) + diffusion
     v = velocity(now.to(x.dtype), LAST_STEP_SIZE, LAST_STEP_SIZE).to(now.dtype)
     return _LAST_STEPS[last](v, now, LAST_STEP_SIZE, path)
@@ -116,11 +119,13 @@ def _grid(steps: int) -> list[float]:
 def _noisy_grid(steps: int) -> list[float]:
     if steps < 2:
         raise UserError(f"steps is {steps}; at least 2 are needed, a random and a last one: ask for more steps")
+    # Stops short of 0, where the score of a velocity is infinite.
     return torch.linspace(1, LAST_STEP_SIZE, steps, dtype=torch.float64).tolist()
 
 
 def _drift(v: Tensor, x: Tensor, t: float, path: Path) -> Tensor:
     """v - w score / 2 with w = 2 t."""
+    # Minus, for time runs down: with dt < 0 the step climbs the density, against the noise that is added.
     return v - t * velocity_to_score(v, x, batch_times(t, x), path)
 
 

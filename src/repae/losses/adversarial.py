@@ -36,11 +36,13 @@ class LeCam(nn.Module):
     def __init__(self, decay: float = 0.999) -> None:
         super().__init__()
         self.decay = decay
+        # [1] and not []: the shape that the reference saves.
         self.register_buffer("ema_real", torch.zeros(1))
         self.register_buffer("ema_fake", torch.zeros(1))
 
     def forward(self, logits_real: Logits, logits_fake: Logits) -> Float[Tensor, ""]:
         """relu(mean D(real) - ema_fake)^2 + relu(ema_real - mean D(fake))^2, unweighted."""
+        # Means first: the squared hinge of single logits is larger, and another penalty.
         real = all_reduce_mean(logits_real.float().mean())
         fake = all_reduce_mean(logits_fake.float().mean())
         return (F.relu(real - self.ema_fake).square() + F.relu(self.ema_real - fake).square()).squeeze()

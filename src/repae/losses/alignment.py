@@ -30,12 +30,15 @@ def alignment_loss(projected: Sequence[Tensor], targets: Sequence[Tensor]) -> Fl
             f"{len(projected)} projections meet {len(targets)} sets of teacher tokens; "
             "alignment needs one projector for each teacher and at least one teacher"
         )
+    # In half precision a cosine near 1 moves in steps of 5e-4 or more, and squared norms can overflow.
     with torch.autocast(targets[0].device.type, enabled=False):
+        # strict, for a zip that stops early would leave a teacher out in silence.
         losses = [_negative_cosine(p, z.detach(), k) for k, (p, z) in enumerate(zip(projected, targets, strict=True))]
         return torch.stack(losses).mean()
 
 
 def _negative_cosine(projected: Tensor, target: Tensor, teacher: int) -> Tensor:
+    # Equal, not merely broadcastable: one pooled vector would pull every token towards it, without an error.
     if projected.shape != target.shape or projected.ndim != 3:
         raise UserError(
             f"teacher {teacher} gives tokens of shape {tuple(target.shape)}, the denoiser's projection has "

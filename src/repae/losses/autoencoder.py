@@ -88,6 +88,7 @@ class AutoencoderLoss(nn.Module):
         """
         c, terms, reconstruction = self.config, Terms(), latent.reconstruction
         pixel = reconstruction_loss(reconstruction, images, c.reconstruction_loss)
+        # The log-variance of the pixels is a constant, never learned: so it was in the published runs.
         terms.add("reconstruction_loss", c.reconstruction_weight * pixel / math.exp(c.logvar_init))
         perceptual = pixel.new_zeros(())
         if self._perceptual is not None and c.perceptual_weight > 0:
@@ -103,6 +104,7 @@ class AutoencoderLoss(nn.Module):
             terms.add("commitment_loss", commitment, weight=0.0)
         factor, gan = self.gan_factor(step), pixel.new_zeros(())
         if discriminate is not None and factor > 0 and c.discriminator_weight > 0:
+            # A fixed weight, as in the published runs: VQGAN's, balanced by gradient norms, is another objective.
             gan = generator_loss(discriminate(reconstruction))
         terms.add("weighted_gan_loss", c.discriminator_weight * factor * gan)
         terms.add("gan_loss", gan, weight=0.0)
@@ -113,6 +115,7 @@ class AutoencoderLoss(nn.Module):
 
         LeCam acts before ``discriminator_start`` too, as in the reference.
         """
+        # Two passes and not one joint batch: batch norm sees each side with its own statistics, as in the reference.
         logits_real = discriminate(images.detach())
         logits_fake = discriminate(reconstruction.detach())
         hinge = self.gan_factor(step) * hinge_loss(logits_real, logits_fake)

@@ -19,6 +19,7 @@ def reconstruction_loss(
 
 def kl_divergence(mean: Float[Tensor, "b c h w"], logvar: Float[Tensor, "b c h w"]) -> Float[Tensor, " b"]:
     """KL(N(mean, exp(logvar)) || N(0, 1)) in nats, summed over channels and space (VAE, arXiv 1312.6114)."""
+    # In fp16 the square of a mean above 255 is infinite.
     mean, logvar = mean.float(), logvar.float()
     return 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).sum(dim=(1, 2, 3))
 

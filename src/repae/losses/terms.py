@@ -25,6 +25,7 @@ class Terms:
     @property
     def total(self) -> Float[Tensor, ""]:
         """The weighted sum, with its graph; terms of weight zero are only logged."""
+        # 0 * inf is nan: a term that only informs must not spoil the sum.
         weighted = [weight * value for value, weight in self._terms.values() if weight != 0.0]
         assert weighted, "an objective without terms"
         return torch.stack(weighted).sum()

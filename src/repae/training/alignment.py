@@ -49,6 +49,7 @@ class SelfTeacher:
     def __call__(self, x: Float[Tensor, "b c h w"], batch: Batch, draw: Draw) -> Float[Tensor, "b n d"]:
         """Target tokens of normalised latents ``x``, float32 and without a graph."""
         assert draw.earlier is not None, "a self teacher needs times of its own"
+        # The same noise, only less of it: the teacher's task is easier, never another one.
         time = (draw.time - self.config.interval * draw.earlier).clamp(min=0)
         x_t, _ = self.path.sample(x, draw.noise, time)
         backbone = self.average.backbone

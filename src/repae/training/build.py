@@ -58,6 +58,7 @@ def build_vae(setup: TrainSetup, image_channels: int) -> Autoencoder:
 
 def build_discriminator(setup: TrainSetup, image_channels: int) -> PatchGAN | None:
     """The discriminator with the initial weights of ``setup.seed``, where the setup has one that counts."""
+    # With a weight of 0 nobody reads its logits; building it would cost memory for nothing.
     if setup.discriminator is None or setup.losses.discriminator_weight == 0 or setup.losses.discriminator_factor == 0:
         return None
     with _seeded(setup.seed, "discriminator"):
@@ -104,6 +105,7 @@ def build_denoiser(setup: TrainSetup, side: int, channels: int, num_classes: int
     z_dims = targets.dims
     if (own := setup.method.traits.self_teacher) is not None:
         check_self_teacher(own, backbone.encoder_depth, config.depth)
+        # Its targets are tokens of the backbone, hence as wide; last, as in the list of targets that a step makes.
         z_dims = (*z_dims, config.hidden_size)
     with _seeded(setup.seed, "denoiser"):
         return Denoiser(config.build(), z_dims, backbone.encoder_depth, backbone.projector_dim, backbone.projector)
@@ -174,6 +176,7 @@ class StepBuilder:
         joint = "vae" in method.traits.trains
         self.prepare(models.vae, trained=joint)
         self.prepare(models.denoiser, trained=True)
+        # Train mode is what moves the statistics; a frozen autoencoder gives them nothing to follow.
         models.latent_norm.to(self.device).train(joint and self.setup.latent_norm.tracking == "live")
         return models
 
@@ -181,9 +184,11 @@ class StepBuilder:
         """The models, when they are what they will be trained as, and what reads them."""
         setup = self.setup
         averages = Averages(models, setup.ema)
+        # The draw decides whose label is dropped, not the network, so it must know the probability.
         dropout = unwrap(models.denoiser).backbone.config.class_dropout_prob
         randomness = Randomness(setup.seed, players.latent_shape, setup.path, setup.time, dropout)
         own = method.traits.self_teacher
+        # The average, not the network in training: a target must move more slowly than what chases it.
         teacher = None if own is None else SelfTeacher(cast(Denoiser, averages.denoiser.module), setup.path, own)
         alignment = Alignment(method, models.targets, setup.loop.steps, teacher)
         return models, alignment, averages, setup.path, randomness

@@ -49,7 +49,10 @@ class Randomness:
         source = generator(device, self.seed, "step", step)
         time = self.time.sample(total, self.path, source, device)
         noise = torch.randn(shape, generator=source, device=device)
+        # Not the path's noise again: the noise in x_t would then depend on the latent that it hides.
         posterior_noise = torch.randn(shape, generator=source, device=device)
+        # Here and not inside the network, where each rank would draw from a state of its own.
         dropped = torch.rand(total, generator=source, device=device) < self.label_dropout
+        # Last, so that a run with a self teacher sees the same times, noise and labels as one without.
         earlier = torch.rand(total, generator=source, device=device)
         return Draw(share.of(time), share.of(noise), share.of(posterior_noise), share.of(dropped), share.of(earlier))

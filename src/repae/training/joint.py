@@ -66,6 +66,7 @@ class JointStep(DenoiserStep[MethodT]):
             denoiser=m.denoiser,
             latent_norm=m.latent_norm,
             discriminator=m.discriminator,
+            # Its moving means belong to the game: a resumed run must not start the penalty from zeros.
             lecam=self.loss.lecam,
             optimiser_vae=self.optimise.vae,
             optimiser_denoiser=self.optimise.denoiser,

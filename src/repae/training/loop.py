@@ -97,8 +97,10 @@ class Loop:
     among: World = field(default_factory=world)
 
     def __post_init__(self) -> None:
+        # In fp16 an overflow is part of normal work: the scaler skips the update and lowers its scale.
         self._meter = Meter(tolerant=self.precision.name == "fp16")
         self._record = Record(self.config.best)
+        # Meter and record are state too: a resumed run logs the row, and keeps the best, that it would have.
         self._parts = {**self.step.parts(), "meter": self._meter, "record": self._record}
 
     def run(self) -> Outcome:
@@ -143,6 +145,7 @@ class Loop:
             synchronise(self.step.modules(), on=micro == micros - 1)
             share = Share(micro, micros, self.among.rank, self.among.size)
             batch = next(batches).to(self.device)
+            # One context for the whole step; what needs float32 (losses, norms, the discriminator) says so itself.
             with self.precision.autocast():
                 self._meter.add(self.step(batch, done, share))
 
@@ -167,6 +170,7 @@ class Clock:
 
     def __init__(self, batch_size: int, done: int) -> None:
         self.batch_size = batch_size
+        # Monotonic, since a corrected wall clock would give negative rates.
         self._begun = self._since = time.monotonic()
         self._cpu = time.process_time()
         self._done = done

@@ -34,6 +34,7 @@ class Meter:
 
     def add(self, metrics: Metrics) -> None:
         """Takes one micro-batch's scalars without waiting for them."""
+        # One vector, so that settling needs one collective and one copy however many metrics there are.
         self._pending.append((tuple(metrics), torch.stack([value.detach().float() for value in metrics.values()])))
 
     def settle(self) -> None:
@@ -44,6 +45,7 @@ class Meter:
         """
         if not self._pending:
             return
+        # Averaged before anyone looks, so that all ranks see the same nan and stop at the same step.
         values = iter(all_reduce_mean(torch.cat([vector for _, vector in self._pending])).tolist())
         for names, _ in self._pending:
             row = {name: next(values) for name in names}
@@ -63,6 +65,7 @@ class Meter:
             values = [row[name] for row in self._rows if name in row and math.isfinite(row[name])]
             if values:
                 means[name] = math.fsum(values) / len(values)
+        # A running count, unlike the others: its mean over the interval would say nothing.
         if self._rows and "refused_batches" in self._rows[-1]:
             means["refused_batches"] = self._rows[-1]["refused_batches"]
         self._rows.clear()

@@ -16,6 +16,7 @@ from repae.config.registry import Registry
 from repae.models.bundle import Bundle
 from repae.training.state import BundleName, Players, Step
 
+# At run time the import goes the other way: the builder needs the methods' base.
 if TYPE_CHECKING:
     from repae.training.build import StepBuilder
 

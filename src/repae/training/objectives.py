@@ -67,6 +67,7 @@ def update_discriminator(
 ) -> Metrics:
     """The discriminator's update on the reconstruction that the autoencoder just learned from; zeros without one."""
     if discriminator is None or optimise is None:
+        # Zeros rather than no values: a log's columns should not depend on whether anyone plays against.
         nothing = torch.zeros((), device=images.device)
         return dict.fromkeys(("d_loss", "logits_real", "logits_fake", "lecam_loss", "grad_norm_disc"), nothing)
     terms = loss.discriminator(images, reconstruction, discriminator, step)

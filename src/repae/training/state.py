@@ -84,6 +84,7 @@ class Averages:
 
     def __init__(self, models: Models, config: EmaConfig) -> None:
         self.denoiser = EMA(unwrap(models.denoiser), config)
+        # Beyond the reference: an averaged denoiser speaks the latents of an averaged autoencoder.
         self.vae = EMA(unwrap(models.vae), config)
         self.latent_norm = EMA(models.latent_norm, config, buffers=config.statistics)
 
@@ -119,6 +120,7 @@ def latent_health(latent_norm: LatentNorm) -> Metrics:
 
 def named_parts(**parts: Any) -> dict[str, Stateful]:
     """The parts at hand by name, without their data-parallel wrappers; missing players are left out."""
+    # Bare modules: the keys of a checkpoint must not show how many processes wrote it.
     return {
         name: unwrap(part) if isinstance(part, nn.Module) else part for name, part in parts.items() if part is not None
     }

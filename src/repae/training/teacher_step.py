@@ -100,10 +100,12 @@ class TeacherStep:
         config, images = self.config, batch.images
         source = generator(images.device, self.seed, "teacher step", step)
         with float32():
+            # Both views in one call: each row draws a map of its own, so they differ.
             views = augment(torch.cat((images, images)).float() / 255, source)
         hidden = draw_mask(len(views), self.architecture.grid, config.mask_ratio, source)
         embedding, guess = self.pretext(views, hidden)
         with float32():
+            # Variances and correlations over a batch are small differences of large sums.
             invariance, variance, covariance = vicreg(*embedding.float().chunk(2))
             pixels = masked_error(guess.float(), to_patches(views), hidden)
             loss = config.invariance * invariance + config.variance * variance
@@ -146,6 +148,7 @@ def vicreg(
     variance, covariance = torch.zeros_like(invariance), torch.zeros_like(invariance)
     for embedding in (one, other):
         centred = embedding - embedding.mean(0)
+        # The 1e-4 keeps the root's gradient finite where a dimension has collapsed.
         spread = (centred.square().sum(0) / (len(centred) - 1) + 1e-4).sqrt()
         variance = variance + F.relu(1 - spread).mean()
         matrix = centred.T @ centred / (len(centred) - 1)

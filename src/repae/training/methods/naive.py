@@ -75,6 +75,8 @@ class NaiveStep(JointStep[Naive]):
         )
 
         proj_coeff = factor * self.method.proj_coeff
+        # theta was frozen in the first pass, so it needs its own. x is kept, since normalising it again would count
+        # this batch twice in the running statistics.
         terms = denoiser_terms(m.denoiser, self.path, x.detach(), batch, draw, targets, proj_coeff)
         denoiser_loss = terms.total
         grad_norm = self.optimise.denoiser(denoiser_loss)

@@ -55,11 +55,14 @@ class RepaEStep(JointStep[RepaE]):
         # dropout, the discriminator sees the reconstruction in train mode; none of the three learns here.
         latent = m.vae(images, draw.posterior_noise)
         vae_align = latent.z.new_zeros(())
+        # Once alignment is over, the pass through the denoiser would train nobody.
         if factor:
+            # Eval mode also counts the batch once: only theta's pass, below, moves the running statistics.
             with frozen_eval(m.denoiser) as denoiser, frozen_eval(m.latent_norm) as normalise:
                 x_t, _ = self.path.sample(normalise(latent.z), draw.noise, draw.time)
                 projected = denoiser.project(x_t, draw.time, batch.labels)
             vae_align = alignment_loss(projected, targets)
+        # Not in eval mode: the autoencoder must meet the logits that D's own update will see.
         with frozen(m.discriminator) as discriminator:
             vae_terms = self.loss.generator(images, latent, discriminator, step)
         vae_terms.add("vae_align_loss", vae_align, factor * self.method.vae_align_proj_coeff)
@@ -72,11 +75,13 @@ class RepaEStep(JointStep[RepaE]):
         )
 
         # theta, omega: L_DIFF + lambda L_REPA on the same z, t and noise. The diffusion loss stops at the latent.
+        # By the statistics of the batch, where phi's pass used the running ones: the same z, not quite the same x.
         x = m.latent_norm(latent.z.detach())
         terms = denoiser_terms(m.denoiser, self.path, x, batch, draw, targets, factor * self.method.proj_coeff)
         denoiser_loss = terms.total
         grad_norm = self.optimise.denoiser(denoiser_loss)
 
+        # After whole steps only: an average moved by each micro-batch would forget that many times faster.
         if grad_norm is not None:
             self.averages.update()
         metrics = {"sit_loss": denoiser_loss.detach(), "vae_loss": vae_loss.detach(), **terms.log(), **vae_terms.log()}

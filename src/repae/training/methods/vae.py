@@ -40,6 +40,7 @@ class VaeOnly(MethodConfig):
         return MethodTraits(
             players=frozenset({"vae", "discriminator"}),
             trains=frozenset({"vae", "discriminator"} if self.train_autoencoder else {"discriminator"}),
+            # No "reference": that mixture is about which autoencoder goes with an averaged denoiser.
             bundles=("ema", "live"),
         )
 
@@ -81,6 +82,7 @@ class VaeStep(MethodStep):
         """Reconstruction + perceptual + latent + GAN for the autoencoder, then the hinge for the discriminator."""
         images = to_symmetric(batch.images)
         metrics: Metrics = {}
+        # A frozen autoencoder needs no graph; its terms are logged all the same.
         with torch.set_grad_enabled(self.optimise is not None):
             latent = self.vae(images, posterior_noise)
         with frozen(self.discriminator) as discriminator:
