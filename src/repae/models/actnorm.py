@@ -40,6 +40,7 @@ class ActNorm(nn.Module):
         self.allow_reverse_init = allow_reverse_init
         self.loc = nn.Parameter(torch.zeros(1, num_features, 1, 1))
         self.scale = nn.Parameter(torch.ones(1, num_features, 1, 1))
+        # A buffer, so that a checkpoint remembers it: loaded weights are not set from data once more.
         self.register_buffer("initialized", torch.zeros((), dtype=torch.uint8))
         # Reading the buffer waits for the device. Once it was seen to be 1, it is not read again.
         self._seen_initialized = False
@@ -85,6 +86,7 @@ class ActNorm(nn.Module):
         # Once, so precisely where the device can: the sum of a divided batch then rounds to that of a whole one.
         wide = torch.float32 if x.device.type == "mps" else torch.float64
         mean, variance, count = global_moments(_lifted(x).to(wide), (0, 2, 3))
+        # The unbiased deviation of one value is 0 / 0, and the scale would stay nan for good.
         if count < 2:
             raise UserError("ActNorm cannot start from one value per channel; its first batch must be larger")
         self.loc.copy_(-mean.reshape_as(self.loc))

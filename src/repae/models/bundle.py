@@ -104,6 +104,7 @@ class Bundle:
     @torch.no_grad()
     def velocity(self, x: Latents, t: Times, y: Labels) -> Latents:
         """Velocity at normalised latents ``x``; no label is dropped."""
+        # In train mode the backbone drops labels: equal inputs would give unequal images.
         with evaluating(self.denoiser):
             return self.denoiser.velocity(x, t, y)
 

@@ -60,6 +60,7 @@ class Denoiser(Stacked):
         return self._project(self.backbone.run(tokens, condition, stop=self.encoder_depth))
 
     def velocity(self, x: Latents, t: Times, y: Labels) -> Latents:
+        # Projectors serve training alone.
         return self.backbone(x, t, y)
 
     def repeated_parts(self) -> list[nn.Module]:

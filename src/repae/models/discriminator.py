@@ -46,6 +46,7 @@ class PatchGAN(Stacked):
         self.config = config
         widths = [config.ndf * min(2**n, 8) for n in range(config.n_layers + 1)]
         norm = GlobalBatchNorm2d if config.norm == "batch" else ActNorm
+        # No norm on the first and the last convolution, as in pix2pix.
         layers: list[nn.Module] = [_conv(config.in_channels, widths[0], 2), nn.LeakyReLU(0.2, inplace=True)]
         for n in range(1, config.n_layers + 1):
             stride = 2 if n < config.n_layers else 1
@@ -67,6 +68,7 @@ class PatchGAN(Stacked):
                 f"images of {images.shape[2]}x{images.shape[3]} pixels are too small for a PatchGAN of "
                 f"{self.config.n_layers} strided layers; it needs {self.config.smallest_side}, or a lower n_layers"
             )
+        # As the reference, whose losses, and the discriminator within them, run outside autocast.
         with float32():
             return self.main(at_least_float32(images))
 
@@ -88,6 +90,7 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         assert self.momentum is not None
         with torch.no_grad():
             self.running_mean.lerp_(mean.detach(), self.momentum)
+            # Unbiased, as torch tracks it: one process and several leave the same statistics.
             self.running_var.lerp_(variance.detach() * (count / (count - 1)), self.momentum)
             self.num_batches_tracked += 1
         scale = self.weight * (variance + self.eps).rsqrt()

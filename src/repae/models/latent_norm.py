@@ -35,6 +35,7 @@ class LatentNorm(nn.Module):
         self.channels = channels
         self.eps = eps
         self.momentum = momentum
+        # No weight and bias: training them could lower the diffusion loss by shrinking the latents.
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
         self.register_buffer("num_batches_tracked", torch.zeros((), dtype=torch.int64))
@@ -52,11 +53,13 @@ class LatentNorm(nn.Module):
         mean, variance, count = global_moments(z, (0, 2, 3))
         if count < 2:
             raise UserError("one latent value per channel has no variance to normalise by; train with larger batches")
+        # As torch's batch norm does: it tracks the unbiased variance and normalises by the biased one.
         self._track(mean.detach(), variance.detach() * (count / (count - 1)))
         return (z - _wide(mean)) * _wide((variance + self.eps).rsqrt())
 
     def denormalise(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Latents from normalised ones, by the running statistics in either mode."""
+        # With eps, or images would be decoded from latents too narrow: by .5 % where a channel's deviation is .1.
         return at_least_float32(x) * _wide((self.running_var + self.eps).sqrt()) + _wide(self.running_mean)
 
     @torch.no_grad()
@@ -84,8 +87,10 @@ class LatentNorm(nn.Module):
 
     @torch.no_grad()
     def _track(self, mean: Float[Tensor, " c"], variance: Float[Tensor, " c"]) -> None:
+        # One infinite latent would make a running mean infinite for ever, and a loss scaler guards no buffers.
         accepted: Bool[Tensor, ""] = all_true((mean.isfinite() & variance.isfinite()).all())
         for running, batch in ((self.running_mean, mean), (self.running_var, variance)):
+            # where, not if: an if on a device value would stop the host at every step.
             running.copy_(torch.where(accepted, torch.lerp(running, batch.to(running.dtype), self.momentum), running))
         self.num_batches_tracked += accepted
         self.refused += ~accepted

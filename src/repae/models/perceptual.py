@@ -131,6 +131,7 @@ class LpipsNetwork(FrozenNetwork):
         """Five maps, after the ReLU, of images in [-1, 1] whose sides are 16 pixels (AlexNet: 32) or more."""
         maps: list[Tensor] = []
         with self._precision(images):
+            # [-1, 1] is what LPIPS expects: the usual map from [0, 1], applied to it, would give [-3, 1].
             x = (images.expand(-1, 3, -1, -1) - self.shift) / self.scale
             for number, layer in enumerate(self.layers):
                 x = layer(x)

@@ -40,6 +40,7 @@ def read_file(file: Path) -> dict[str, Any]:
     try:
         if file.suffix == ".safetensors":
             return dict(load_file(file))
+        # The reference pickles its command line beside its weights.
         with torch.serialization.safe_globals([argparse.Namespace]):
             held = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

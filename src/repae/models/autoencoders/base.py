@@ -13,6 +13,7 @@ from repae.config import UserError
 from repae.models.layers import at_least_float32
 from repae.runtime.parallel import Stacked
 
+# Latent diffusion's range: an untrained encoder may ask for deviations that overflow.
 _LOGVAR_RANGE = (-30.0, 20.0)
 
 Moments = tuple[Float[Tensor, "b k m n"], Float[Tensor, "b k m n"]]
@@ -150,6 +151,7 @@ class QuantisedAutoencoder(DeterministicAutoencoder):
     def forward(self, images: Float[Tensor, "b c h w"], noise: Float[Tensor, "b k m n"]) -> AutoencoderOutput:
         z, _ = self.encode(images)
         codes = self.quantise(z)
+        # Forward the codes, backward the identity: choosing the nearest vector has no gradient.
         straight_through = z + (codes - z).detach()
         return AutoencoderOutput(z, None, z, self.decode_codes(straight_through), codes)
 

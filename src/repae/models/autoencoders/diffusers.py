@@ -204,6 +204,7 @@ def _built(architecture: Mapping[str, Any]) -> DiffusersAutoencoder:
 @lru_cache
 def _factor(architecture: str) -> int:
     with torch.device("meta"):
+        # Only a size is asked for, and on the meta device the weights take no memory.
         return _built(json.loads(architecture)).factor
 
 

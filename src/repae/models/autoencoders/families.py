@@ -195,6 +195,7 @@ class VQ(DiffusersAutoencoder, QuantisedAutoencoder):
     def quantise(self, z: Float[Tensor, "b k m n"]) -> Float[Tensor, "b k m n"]:
         book = self.model.quantize.embedding
         with float32():
+            # Distances in half precision would tie, and choose other vectors.
             places = at_least_float32(z.detach()).movedim(1, -1)
             nearest = torch.cdist(places.flatten(0, 2), book.weight.detach().to(places.dtype)).argmin(1)
             return book(nearest).view(places.shape).movedim(-1, 1)

@@ -94,6 +94,7 @@ class KLAutoencoder(VariationalAutoencoder):
             "layers_per_block": config.blocks_per_level,
             "latent_channels": config.latent_channels,
             "norm_num_groups": _GROUPS,
+            # Latents leave raw: the latent norm alone scales them.
             "scaling_factor": 1.0,
         }
         self.model = AutoencoderKL(**sizes)

@@ -97,6 +97,7 @@ class BackboneConfig(Config):
     @property
     def null_label(self) -> int | None:
         """The label that stands for "no class", or None when the model was never trained without a class."""
+        # Never a constant such as ImageNet's 1000: elsewhere that is a real class, or a row that does not exist.
         return self.num_classes if self.class_dropout_prob > 0 else None
 
     @abstractmethod
@@ -120,6 +121,7 @@ class BackboneSetup(Config):
     depth: int = Field(default=28, ge=1)
     num_heads: int = Field(default=16, ge=1)
     class_dropout_prob: float = Field(default=0.1, ge=0, lt=1)
+    # Block 8 is where REPA and REPA-E align their largest models.
     encoder_depth: int = Field(default=8, ge=1)
     projector_dim: int = Field(default=2048, ge=1)
     projector: AnyProjector = MLP
@@ -197,6 +199,7 @@ class Backbone(Stacked):
     def _labels(self, y: Labels, drop: Dropped | None) -> Labels:
         """The labels, the dropped ones replaced by the null label."""
         if drop is None and self.training and self.config.null_label is not None:
+            # For whoever trains without our steps; these draw for the whole global batch and pass `drop`.
             drop = torch.rand(y.shape, device=y.device) < self.config.class_dropout_prob
         return y if drop is None else torch.where(drop, self.config.num_classes, y)
 

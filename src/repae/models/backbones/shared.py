@@ -74,6 +74,7 @@ class PatchEmbedder(nn.Module):
     def __init__(self, channels: int, patch_size: int, width: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(channels, width, patch_size, patch_size)
+        # As the linear layer on patches that it is: a convolution's fan-out would count p * p times as much.
         nn.init.xavier_uniform_(self.proj.weight.flatten(1))
         self.proj.bias = nn.Parameter(torch.zeros(width))
 
@@ -97,7 +98,9 @@ class TimeEmbedder(nn.Module):
         """Embedding of each time; the sinusoids are computed in float32 or better."""
         t = at_least_float32(t)
         exponent = torch.arange(self.frequencies, dtype=t.dtype, device=t.device) / self.frequencies
+        # Models of discrete time feed 0 to 1000 here; the published SiT weights were trained on t itself.
         angle = t[:, None] * torch.exp(-math.log(self.max_period) * exponent)
+        # Cosines first, as the published weights expect; the position table has its sines first.
         sinusoids = torch.cat((angle.cos(), angle.sin()), dim=1)
         return self.mlp(sinusoids.to(next(self.mlp.parameters()).dtype))
 
@@ -139,6 +142,7 @@ class Attention(nn.Module):
         if self.fused:
             mixed = F.scaled_dot_product_attention(q, k, v)
         else:
+            # Scaled before the product, which could overflow in half precision otherwise.
             mixed = (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(dim=-1).to(v.dtype) @ v
         return self.proj(mixed.transpose(1, 2).flatten(2))
 
@@ -192,6 +196,7 @@ def position_table(width: int, side: int) -> Float[Tensor, "1 n d"]:
 
 
 def modulate(x: Tokens, shift: Float[Tensor, "b 1 d"], scale: Float[Tensor, "b 1 d"]) -> Tokens:
+    # 1 + scale, so that a modulation of zeros leaves the tokens as they are.
     return x * (1 + scale) + shift
 
 

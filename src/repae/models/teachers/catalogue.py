@@ -99,6 +99,7 @@ def _dinov2() -> list[Entry]:
     sizes = (("s", "small", 384), ("b", "base", 768), ("l", "large", 1024), ("g", "giant", 1536))
     return [
         _entry(f"dinov2{kind}-{size}", f"vit_{word}_patch14_{registers}dinov2.lvd142m", dim, "Apache-2.0")
+        # Registers change tokens but no shape, so the two must not be mistaken for each other.
         for kind, registers in (("", ""), ("reg", "reg4_"))
         for size, word, dim in sizes
     ]

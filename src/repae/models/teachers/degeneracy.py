@@ -106,6 +106,7 @@ def linear_probe(means: Float[Tensor, "n d"], labels: Int64[Tensor, " n"]) -> fl
     seen, unseen = order[: len(order) * 4 // 5], order[len(order) * 4 // 5 :]
     if len(labels[seen].unique()) < 2 or not len(unseen):
         return math.nan
+    # By the training part alone, so that nothing of the held-out fifth leaks into the probe.
     features = (means - means[seen].mean(0)) / means[seen].std(0).clamp(min=1e-6)
     probe = LogisticRegression(max_iter=1000).fit(features[seen].numpy(), labels[seen].numpy())
     return float(probe.score(features[unseen].numpy(), labels[unseen].numpy()))
@@ -119,6 +120,7 @@ def _neighbours(means: Float[Tensor, "n d"], labels: Int64[Tensor, " n"]) -> flo
     for first in range(0, len(units), 1024):
         similar = units[first : first + 1024] @ units.T
         rows = torch.arange(len(similar))
+        # An image is its own nearest neighbour.
         similar[rows, rows + first] = -math.inf
         hits += int((labels[similar.argmax(1)] == labels[rows + first]).sum())
     return hits / len(units)

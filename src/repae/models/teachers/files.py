@@ -41,6 +41,7 @@ def load_weights(network: nn.Module, path: Path, name: str) -> None:
     heads = tuple(f"{head}." for head in ([classifier] if isinstance(classifier, str) else classifier))
     own = network.state_dict()
     state = {key: tensor for key, tensor in state.items() if key in own or not key.startswith(heads)}
+    # To the last key: a lenient load of a wrapped file loads nothing and leaves a random teacher, without an error.
     fit(network, state, f"{path} does not hold teacher {name!r}", "give the file of this model")
 
 

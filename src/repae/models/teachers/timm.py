@@ -96,6 +96,7 @@ class TimmTeacher(Teacher):
             load_weights(network, Path(config.weights), self.name)
         self.final_norm = entry.final_norm if config.final_norm is None else config.final_norm
         if not self.final_norm:
+            # forward_features always ends with this norm, so leaving it out means replacing it.
             network.norm = nn.Identity()
         if entry.counts_patches:
             network.rope.ref_feat_shape = None  # type: ignore[union-attr]
@@ -108,6 +109,7 @@ class TimmTeacher(Teacher):
                 f"teacher {self.name!r} wants {self.interpolation} interpolation; "
                 f"only {' and '.join(get_args(Interpolation))} are supported, set the teacher's interpolation to one"
             )
+        # Facts about the model and no weights: files in the authors' layout have no such key.
         self.register_buffer("mean", torch.tensor(facts["mean"]).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(facts["std"]).view(-1, 1, 1), persistent=False)
         self.requires_grad_(False).eval()
@@ -123,6 +125,7 @@ class TimmTeacher(Teacher):
     def forward(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
         """Patch tokens in float32, row by row from the top left corner; computed in the precision of the context."""
         tokens = self.network.forward_features(self.preprocess(images))[:, self._prefix :]  # type: ignore[operator]
+        # One pooled vector would broadcast against all tokens without an error.
         expected = (len(images), self.tokens(images.shape[-1]), self.dim)
         if tuple(tokens.shape) != expected:
             raise UserError(
@@ -162,6 +165,7 @@ class TimmTeacher(Teacher):
         size = self.input_size(pixels.shape[-1])
         if size == pixels.shape[-1]:
             return pixels
+        # The whole image and no crop: a teacher's token must stand for the place that a denoiser's token stands for.
         return F.interpolate(pixels, (size, size), mode=self.interpolation, align_corners=False, antialias=True)
 
     def _grid(self, resolution: int) -> int:
