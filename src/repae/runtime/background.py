@@ -57,6 +57,7 @@ def background() -> Iterator[Submit]:
 
     def submit(function: Callable[..., Any], *arguments: Any) -> None:
         waiting.append(thread.submit(call, function, arguments))
+        # Those that are done too: an error of theirs is heard at the next call, not at the end.
         while len(waiting) > AHEAD or (waiting and waiting[0].done()):
             waiting.popleft().result()
 
@@ -66,6 +67,7 @@ def background() -> Iterator[Submit]:
             while waiting:
                 waiting.popleft().result()
     finally:
+        # The end of its input is the sign to stop; one that has died cannot hear it.
         with suppress(BrokenPipeError):
             calls.close()
         process.wait()
@@ -86,6 +88,7 @@ def serve() -> None:
     """What the background process does: run what comes in, answer with nothing or the error, until nothing comes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the other one to answer
     answers = os.fdopen(os.dup(1), "wb")
+    # What a call prints must not run in between the answers.
     os.dup2(2, 1)
     while True:
         try:

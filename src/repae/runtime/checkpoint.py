@@ -92,6 +92,7 @@ class CheckpointStore:
                 self._prune()
             except (OSError, SafetensorError) as error:
                 failure = str(error)
+        # All must hear of it, or the others would wait in the next collective for one that is gone.
         if not every_process(not failure):
             raise UserError(
                 f"the checkpoint of step {step} could not be written to {self.folder}: "
@@ -218,6 +219,7 @@ def _name(step: int) -> str:
 def _checkpoints(folder: Path) -> dict[int, Path]:
     """The checkpoint folders by step; one that was about to be replaced counts while its successor is missing."""
     found: dict[int, Path] = {}
+    # Reversed, so that the plain name comes after the one that was put aside, and wins.
     for path in sorted(folder.glob("step-*"), reverse=True):
         match = _FOLDER.fullmatch(path.name)
         if match and path.is_dir():
@@ -255,6 +257,7 @@ def _verify(path: Path, state: dict[str, Any], part: str) -> None:
     file = path / f"{part}.safetensors"
     if not file.is_file():
         raise _damaged(path, f"{file.name} is missing")
+    # The size first: it costs nothing and tells most truncated copies.
     if file.stat().st_size != expected["bytes"]:
         raise _damaged(path, f"{file.name} has {file.stat().st_size} bytes instead of {expected['bytes']}")
     if sha256_of(file) != expected["sha256"]:

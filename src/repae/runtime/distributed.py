@@ -101,6 +101,7 @@ class _AllReduceSum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
+        # all_reduce works in place, and the input belongs to autograd.
         total = x.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total)
         return total
@@ -157,6 +158,7 @@ def every_process(flag: bool) -> bool:
     """Whether ``flag`` holds on every process. Waits for all of them: for rare events, not for every step."""
     if _world.size == 1:
         return flag
+    # NCCL carries what lies on a GPU only.
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
     return bool(all_true(torch.tensor(flag, device=device)).item())
 

@@ -137,6 +137,7 @@ class RemoteStore(FileStore):
                 with suppress(OSError):
                     status = path.stat()
                     unfinished = path.name.startswith(TEMPORARY)
+                    # What another process fetches now is unfinished too, but it is younger than an hour.
                     if time.time() - status.st_mtime > 3600 if unfinished else path.suffix == ".npy":
                         kept.append((not unfinished, status.st_mtime, status.st_size, path))
             total = sum(entry[2] for entry in kept)

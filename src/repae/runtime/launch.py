@@ -66,6 +66,7 @@ def _from_slurm(environment: Mapping[str, str]) -> Launch:
     if environment.get("MASTER_PORT"):
         port = _number(environment, "MASTER_PORT")
     else:
+        # By the job's number: all its tasks agree, and two jobs on one host rarely meet.
         port = 15000 + int(environment.get("SLURM_JOB_ID", "0")) % 15000
     return Launch(rank, size, local_rank, address, port, True)
 

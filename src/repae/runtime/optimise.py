@@ -69,6 +69,7 @@ class Optimiser:
         self.parameters = [parameter for parameter in params if parameter.requires_grad]
         assert self.parameters, "an optimiser needs parameters that require gradients"
         device = self.parameters[0].device
+        # One of its own: a shared scaler unscales everybody's gradients whenever one of them steps.
         self._scaler = precision.scaler()
         # The fused kernel takes the verdict on the gradients as a tensor; elsewhere the host has to ask for it.
         self._fused = device.type in ("cpu", "cuda")
@@ -124,6 +125,7 @@ class Optimiser:
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         assert gradients, "the loss reached none of this optimiser's parameters"
         self.unscale()
+        # Of the unscaled gradients; inf or nan here is the verdict on the whole update.
         norm = nn.utils.get_total_norm(gradients)
         if self.config.max_grad_norm is not None:
             nn.utils.clip_grads_with_norm_(self.parameters, self.config.max_grad_norm, norm)
@@ -139,6 +141,7 @@ class Optimiser:
         return norm
 
     def _step(self, norm: Tensor) -> None:
+        # A tensor: asking the device for the answer would stop the host at every update.
         refused = ~norm.isfinite()
         self.skipped += refused
         if self._fused:

@@ -64,12 +64,14 @@ def parallelise(module: StackedT, plan: ParallelPlan) -> StackedT:
 
 
 def _data_parallel(module: StackedT, device: torch.device) -> StackedT:
+    # DistributedDataParallel refuses a module in which nothing learns.
     if world().size == 1 or not any(parameter.requires_grad for parameter in module.parameters()):
         return module
     wrapped = DistributedDataParallel(
         module,
         device_ids=[device] if device.type == "cuda" else None,
         broadcast_buffers=False,
+        # Gradients live in the buckets that are exchanged: one copy of them less.
         gradient_as_bucket_view=True,
     )
     # It forwards calls, and everything else is asked of `unwrap`.

@@ -15,6 +15,7 @@ from repae.config import UserError
 def seed_of(*key: int | str) -> int:
     """A 64-bit number from a key such as ``(seed, "step", 17)``, the same on every machine (BLAKE2b)."""
     assert key and all(isinstance(part, int | str) for part in key), f"a key is made of numbers and words: {key!r}"
+    # Not hash(): Python salts that of text anew in every process.
     return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "big")
 
 

@@ -49,6 +49,7 @@ def _split(tree: Any, path: tuple[str, ...], tensors: dict[str, Tensor], storage
     if isinstance(tree, (list, tuple)):
         items = [_split(item, (*path, str(place)), tensors, storages) for place, item in enumerate(tree)]
         return {"$tuple": items} if isinstance(tree, tuple) else items
+    # JSON has no infinity and no nan.
     if type(tree) is float and not math.isfinite(tree):
         return {"$float": str(tree)}
     assert tree is None or type(tree) in (bool, int, float, str), (
@@ -60,11 +61,13 @@ def _split(tree: Any, path: tuple[str, ...], tensors: dict[str, Tensor], storage
 def _put(tensor: Tensor, path: tuple[str, ...], tensors: dict[str, Tensor], storages: set[int]) -> str:
     plain = tensor.detach().cpu().contiguous()
     storage = plain.untyped_storage().data_ptr()
+    # safetensors refuses tensors that share memory.
     if storage in storages:
         plain = plain.clone(memory_format=torch.contiguous_format)
         storage = plain.untyped_storage().data_ptr()
     storages.add(storage)
     name = ".".join(path) or "value"
+    # {"a.b": x} and {"a": {"b": x}} have one path.
     while name in tensors:
         name += "~"
     tensors[name] = plain

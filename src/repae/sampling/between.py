@@ -46,6 +46,7 @@ def spherical(
     `shares` 0 gives `a`, 1 gives `b`. Rows that point the same way are mixed in a straight line (Shoemake, 1985).
     """
     wide = (-1, *(1 for _ in a.shape[1:]))
+    # Near parallel the arc cosine makes of a rounding error its square root.
     rows = (a.flatten(1).double(), b.flatten(1).double())
     cosine = torch.nn.functional.cosine_similarity(*rows).clamp(-1, 1)
     angle, share = cosine.acos(), shares.double()

@@ -62,6 +62,7 @@ def missing_batches(numbers: range, present: Sequence[range], batch_size: int, w
     for found in present:
         there[found.start : found.stop] = True
     batches = (numbers[start : start + batch_size] for start in range(0, len(numbers), batch_size))
+    # Dealt out among those that are missing, so that what is gone on with is shared evenly too.
     return [batch for batch in batches if not there[batch.start : batch.stop].all()][world.rank :: world.size]
 
 

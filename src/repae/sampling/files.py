@@ -113,6 +113,7 @@ class ShardOutput(Output):
         for path in self._shards.glob("*.npy"):
             if match := self._NAME.fullmatch(path.name):
                 numbers = range(int(match[1]), int(match[2]) + 1)
+                # The name says how many it holds; a file that does not is drawn again.
                 if _length(path) == len(numbers):
                     found.append((numbers, path))
         return sorted(found, key=lambda item: item[0].start)
@@ -146,6 +147,7 @@ class NpzOutput(ShardOutput):
         if not self.path.exists():
             (first,) = self.take(1)
             save_npz(self.path, self._parts(), (self.total, *first.shape), labels)
+        # Only now: until the archive is whole, the shards are the way back.
         shutil.rmtree(self._shards, ignore_errors=True)
         settle(self.folder)
 
@@ -185,6 +187,7 @@ def _length(path: Path) -> int | None:
 
 def _ends(path: Path) -> bool:
     with path.open("rb") as file:
+        # A PNG ends with IEND: a few bytes tell a whole file, without decoding it.
         file.seek(0, os.SEEK_END)
         file.seek(max(0, file.tell() - len(PNG_END)))
         return file.read() == PNG_END

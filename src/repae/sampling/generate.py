@@ -81,6 +81,7 @@ def generate(
         y = labels[start : start + batch_size].to(device)
         numbers = range(first + start, first + start + len(y))
 
+        # The default binds this round's numbers, which the next round replaces.
         def added(step: int, like: Tensor, numbers: range = numbers) -> Tensor:
             return _sent(noise(numbers, step), like.device)
 
@@ -107,6 +108,7 @@ def _field(
 def _network(source: VelocityModel, precision: Precision) -> Network:
     def network(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
         with precision.autocast():
+            # At once: what comes next are differences of velocities, which half precision would round away.
             return source.velocity(x, t, y).float()
 
     return network
@@ -145,5 +147,6 @@ def _normal(keys: Sequence[tuple[int | str, ...]], shape: tuple[int, ...]) -> Fl
     """A row for each key, what `torch.randn` gives with `generator(CPU, *key)`, by one generator seeded anew."""
     rows, source = torch.empty(len(keys), *shape), torch.Generator(CPU)
     for row, key in zip(rows, keys):
+        # Row by row: drawn as one batch, an image's noise would depend on its neighbours.
         row.normal_(generator=source.manual_seed(seed_of(*key)))
     return rows

@@ -21,6 +21,7 @@ def balanced_labels(count: int, num_classes: int) -> Int64[Tensor, " n"]:
 def random_labels(count: int, num_classes: int, seed: int) -> Int64[Tensor, " n"]:
     """Image i is of a class drawn uniformly by (`seed`, i), independent of its noise."""
     _positive(count)
+    # One for each image, so that its class stays when more images are asked for.
     generators = (generator(CPU, seed, "label", i) for i in range(count))
     return torch.cat([torch.randint(num_classes, (1,), generator=each) for each in generators])
 
