@@ -92,11 +92,7 @@ def losses_from(path: str | Path) -> dict[str, Any]:
 
 
 def check_mode(path: str | Path, recipe: Recipe) -> None:
-    """Refuses an autoencoder that the loss file was not written for.
-
-    Raises:
-        UserError: the file says ``vq`` and the autoencoder has no codebook, or the other way round.
-    """
+    """Refuses a file that says ``vq`` for an autoencoder without a codebook, or the other way round."""
     vq_model = LossFile.from_yaml(path).model.vq_model
     mode, quantised = vq_model.quantize_mode, isinstance(recipe.vae, DiffusersConfig) and recipe.vae.quantised
     if quantised != (mode == "vq"):

@@ -281,9 +281,5 @@ class Recipe(TrainSetup):
         return self.method.traits.bundle(self.bundle)
 
     def resolved(self) -> Recipe:
-        """The same with everything that it only points at and that its run needs later: the autoencoder's architecture.
-
-        Raises:
-            UserError: it cannot be had.
-        """
+        """The same with the architecture of an autoencoder that it only points at; refused where there is none."""
         return self.replace(vae=self.vae.resolved()) if isinstance(self.vae, DiffusersConfig) else self

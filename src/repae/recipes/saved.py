@@ -10,11 +10,7 @@ from repae.runtime.migration import current_recipe
 
 
 def read_recipe(path: str | Path) -> Recipe:
-    """The recipe in a YAML file.
-
-    Raises:
-        UserError: naming the file and the field, where it holds no valid recipe.
-    """
+    """The recipe in a YAML file; one that holds no valid recipe is refused by file and field."""
     return check(Recipe, current_recipe(read_yaml(path)), str(path))
 
 

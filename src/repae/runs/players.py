@@ -193,13 +193,7 @@ def _warmed(recipe: Recipe, start: FromWarmup, dataset: Dataset, context: RunCon
     losses = recipe.losses.replace(discriminator_weight=0.0, perceptual_weight=0.0)
     loop = LoopConfig(steps=start.steps, batch_size=start.batch_size, checkpoint_every=start.steps)
     setup = recipe.replace(
-        **{
-            "method": VaeOnly(),
-            "losses": losses,
-            "optimisers.vae": start.optimiser,
-            "loop": loop,
-            "discriminator": None,
-        }
+        method=VaeOnly(), losses=losses, loop=loop, discriminator=None, **{"optimisers.vae": start.optimiser}
     )
     facts = {
         "vae": recipe.vae.model_dump(mode="json"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -18,12 +18,10 @@ from repae.losses.terms import Terms
 from repae.models.autoencoders import Autoencoder
 from repae.models.denoiser import Denoiser
 from repae.models.pixels import to_symmetric
+from repae.runtime.optimise import Optimiser
 from repae.runtime.parallel import unwrap
 from repae.training.draw import Draw
 from repae.training.state import Metrics
-
-Minimise = Callable[[Tensor], Tensor | None]
-"""What is done with one micro-batch's loss; gives the gradient norm when it made an update. An `Optimiser` is one."""
 
 
 def posterior_of(batch: Batch, vae: Autoencoder) -> tuple[Float[Tensor, "b k m n"], Float[Tensor, "b k m n"]]:
@@ -59,7 +57,7 @@ def denoiser_terms(
 
 def update_discriminator(
     discriminator: nn.Module | None,
-    optimise: Minimise | None,
+    optimise: Optimiser | None,
     loss: AutoencoderLoss,
     images: Float[Tensor, "b c h w"],
     reconstruction: Float[Tensor, "b c h w"],

@@ -51,11 +51,7 @@ class Preflight:
     rehearsal: Rehearsal | None
 
     def images(self) -> Dataset:
-        """The data of a recipe that can start.
-
-        Raises:
-            UserError: it cannot; the text tells every problem that blocks it.
-        """
+        """The data of a recipe that can start; one that cannot is refused with every problem that blocks it."""
         if blocking := [problem for problem in self.problems if problem.blocks]:
             raise refusal(blocking)
         assert self.dataset is not None
