@@ -182,7 +182,7 @@ def test_an_autoencoder_alone_is_evaluated(tmp_path: Path, capsys: pytest.Captur
     assert live["protocol"]["bundle"] == "live" and live["psnr"] != found["psnr"]
     capsys.readouterr()
     assert main(["evaluate", str(folder), "--bundle", "reference"]) == 2
-    assert_tells(capsys.readouterr().err, folder, "'ema' and 'live'", "'reference'")
+    assert_tells(capsys.readouterr().err, folder, "ema, live", "'reference'")
 
 
 def test_what_captions_say() -> None:

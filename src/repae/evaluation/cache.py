@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -42,41 +43,36 @@ class FeatureCache:
             UserError: images that the network cannot take, or features that are no numbers.
         """
         extractor.check(images)
+        shapes = {part: (len(images), width) for part, width in extractor.parts.items()}
         if self.folder is None or not images.keep:
-            return self._computed(images, extractor, None)
+            arrays = {part: np.empty(shape, np.float32) for part, shape in shapes.items()}
+            self._fill(arrays, images, extractor)
+            return {part: torch.from_numpy(values) for part, values in arrays.items()}
         place = self.folder / f"features-{extractor.name}-{images.digest}-{extractor.digest}"
         if (kept := _load(place, images, extractor)) is not None:
             return kept
         shutil.rmtree(place, ignore_errors=True)
         # Several runs that are evaluated at once compute the same features: the first to be done has made them.
         with suppress(FileExistsError), atomic_folder(place) as folder:
-            self._computed(images, extractor, folder)
+            create = np.lib.format.open_memmap
+            files = {part: create(folder / f"{part}.npy", "w+", np.float32, shape) for part, shape in shapes.items()}
+            self._fill(files, images, extractor)
+            for values in files.values():
+                values.flush()
             facts = {"images": images.facts(), "extractor": extractor.facts(), "parts": dict(extractor.parts)}
             (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         made = _load(place, images, extractor)
         assert made is not None, place
         return made
 
-    def _computed(self, images: ImageSet, extractor: FeatureExtractor, folder: Path | None) -> Features:
-        """The features in memory, or in files of `folder` where there is one."""
-        out = {}
-        for part, width in extractor.parts.items():
-            shape = (len(images), width)
-            if folder is None:
-                out[part] = np.empty(shape, np.float32)
-            else:
-                out[part] = np.lib.format.open_memmap(folder / f"{part}.npy", "w+", np.float32, shape)
+    def _fill(self, arrays: Mapping[str, np.ndarray], images: ImageSet, extractor: FeatureExtractor) -> None:
         first = 0
         for batch in images.batches(self.batch_size):
             for part, values in extractor(batch).items():
                 check_finite(values, f"{extractor.name} features of images {first} to {first + len(batch) - 1}")
-                out[part][first : first + len(batch)] = values.numpy()
+                arrays[part][first : first + len(batch)] = values.numpy()
             first += len(batch)
         assert first == len(images), (first, len(images))
-        for values in out.values():
-            if isinstance(values, np.memmap):
-                values.flush()
-        return {} if folder is not None else {part: torch.from_numpy(values) for part, values in out.items()}
 
 
 def check_finite(features: Float[Tensor, "n d"], name: str = "features") -> None:
