@@ -26,14 +26,7 @@ COMMANDS: dict[str, Command] = {**train.COMMANDS, **data.COMMANDS, **runs.COMMAN
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command.
-
-    Args:
-        argv: the words after the program's name; those of this process by default.
-
-    Returns:
-        The exit status.
-    """
+    """Runs one command, by default that of this process, and returns the exit status."""
     try:
         return _run(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:

@@ -96,12 +96,9 @@ def json_digest(data: Any) -> str:
 
 
 def check(model_cls: type[ConfigT], data: Any, where: str) -> ConfigT:
-    """Validate `data` as a `model_cls`.
+    """Validate `data`, field names to values or nested mappings and configurations, as a `model_cls`.
 
-    Args:
-        model_cls: the configuration class.
-        data: a mapping of field names to values (nested mappings and configurations alike).
-        where: what the data is called in an error: a file, a command line, a recipe.
+    `where` is what the data is called in an error: a file, a command line, a recipe.
 
     Raises:
         UserError: one line that names each wrong field by its dotted path, the value seen and what is allowed.

@@ -28,9 +28,7 @@ def read_options(model_cls: type[Config], texts: Mapping[str, str | None]) -> di
     else, for a list, as its items with commas between. ``none`` empties a field that may be empty. What no reading
     makes valid, a name that is no field included, is left for ``replace`` to refuse in words.
 
-    Args:
-        model_cls: the configuration that will be changed.
-        texts: dotted field name, with ``-`` or ``_``, to its text, or None for an option without a value: true.
+    ``texts`` are by dotted field name, with ``-`` or ``_``; None is an option without a value: true.
 
     Raises:
         UserError: the same field is given twice, or a field that is no yes or no without a value.

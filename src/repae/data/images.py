@@ -118,7 +118,6 @@ class ImageDataset(Dataset):
 
     @property
     def fingerprint(self) -> str:
-        """Digest of the source, the resolution, and whether images are turned upright; no pixel is read."""
         return str(Digest(self.source.fingerprint, self.resolution, *(["upright"] if self.config.upright else [])))
 
     def name(self, index: int) -> str:

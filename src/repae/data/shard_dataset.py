@@ -99,7 +99,6 @@ class ShardDataset(Dataset):
         return self.folder.manifest.seal[:32]
 
     def batch(self, indices: Int64[Tensor, " b"], flips: Bool[Tensor, " b"] | None = None) -> Batch:
-        """The images at these indices; see `Dataset.batch`."""
         check_indices(indices, len(self))
         images = self.folder.rows("images", np.asarray(indices))
         if flips is not None:

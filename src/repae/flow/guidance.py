@@ -109,11 +109,7 @@ def guide(network: Network, labels: Int[Tensor, " b"], null_label: int | None, g
 
 
 def check_null_label(null_label: int | None, guidance: Guidance) -> int:
-    """The null class that classifier-free guidance at a scale above 1 needs.
-
-    Raises:
-        UserError: the model has none.
-    """
+    """The null class, which guidance at a scale above 1 needs; `UserError` where the model has none."""
     if null_label is None:
         raise UserError(
             f"guidance.scale is {guidance.scale}, but the model has no null class, so only 1 is allowed: "

@@ -36,11 +36,8 @@ class Stopped(BaseException):
 def make_all(make: Make, numbers: Sequence[int], workers: int, report: Callable[[int], None]) -> None:
     """Makes all shards, in order with one worker, each once with several; the first failure stops all of them.
 
-    Args:
-        make: what makes one; where processes are not forked, it must be picklable.
-        numbers: of the shards.
-        workers: processes; 1 works in this one.
-        report: called a few times a second with the number of images done so far.
+    One worker is this process itself; where others are not forked, ``make`` must be picklable. ``report`` is called a
+    few times a second with the number of images done so far.
 
     Raises:
         OSError: as a worker met it, such as a full disk.

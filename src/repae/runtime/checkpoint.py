@@ -117,11 +117,7 @@ class CheckpointStore:
         return sorted(_checkpoints(self.folder))
 
     def at(self, step: int) -> Path:
-        """The checkpoint of ``step``.
-
-        Raises:
-            UserError: there is none; the text says which there are.
-        """
+        """The checkpoint of ``step``; where there is none, a `UserError` says which there are."""
         found = _checkpoints(self.folder)
         if step not in found:
             there = ", ".join(map(str, sorted(found))) or "none"
@@ -161,10 +157,7 @@ class CheckpointStore:
     def load(self, path: str | Path, parts: Mapping[str, Stateful], *, partial: bool = False) -> Saved:
         """Give every part its state from the checkpoint at ``path``; nothing is loaded before all of it is verified.
 
-        Args:
-            path: a checkpoint folder.
-            parts: what to load. All parts of the checkpoint must be there, unless ``partial``.
-            partial: take these parts and leave the others.
+        All parts of the checkpoint must be among ``parts``, unless ``partial``.
 
         Raises:
             UserError: written by another version, truncated, altered, without one of the parts or with more of them,

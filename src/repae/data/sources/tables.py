@@ -67,7 +67,8 @@ def by_table(storage: Storage, table: Table) -> LabelledFiles:
     twice counts once.
     """
     where = f"'{storage.where}/{readable(table.name)}'"
-    wanted, repeated = _by_name(rows(table, where), where)
+    rows = _rows_of_json if suffix(table.name) == ".json" else _rows_of_csv
+    wanted, repeated = _by_name(rows(table.content, where), where)
     present: list[tuple[str, int]] = []
     unlisted = 0
     for position, name in enumerate(storage.names):
@@ -89,13 +90,6 @@ def by_table(storage: Storage, table: Table) -> LabelledFiles:
     notes = _left_out(wanted, [name for name, _ in present], unlisted, repeated, where)
     positions = np.array([position for _, position in present], dtype=np.int64)
     return LabelledFiles(positions[kept], classes.names, classes.labels[kept], (*classes.notes, *notes))
-
-
-def rows(table: Table, where: str) -> list[tuple[str, Any]]:
-    """Names and classes as they stand in a table."""
-    if suffix(table.name) == ".json":
-        return _rows_of_json(table.content, where)
-    return _rows_of_csv(table.content, where)
 
 
 def _left_out(wanted: dict[str, Any], present: list[str], unlisted: int, repeated: int, where: str) -> Iterator[str]:
