@@ -199,7 +199,7 @@ def test_digits_come_in_batches() -> None:
     (batch,) = take(loader, 1)
     assert torch.equal(batch.images, digits.images[batch.indices])
     assert torch.equal(batch.labels, digits.labels[batch.indices])
-    assert loader.broken == {}
+    assert loader.dataset.broken == {}
 
 
 Folder = Callable[[dict[str, tuple[int, int]]], Path]
@@ -224,7 +224,7 @@ def test_workers_change_nothing(photos: Path, caplog: pytest.LogCaptureFixture) 
         caplog.clear()
         loader = Loader(config.open(), 10, seed=2, share_count=2, workers=workers, start_step=3)
         streams.append(take(loader, 8))
-        broken.append(sorted(loader.broken.items()))
+        broken.append(sorted(loader.dataset.broken.items()))
         assert len(caplog.records) == 2
     assert same(streams[0], streams[1])
     assert same(streams[0], streams[2])

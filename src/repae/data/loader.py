@@ -85,11 +85,6 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         return read_jobs(self.dataset, self.jobs(), workers=self.workers, pin_memory=self.pin_memory)
 
-    @property
-    def broken(self) -> dict[int, str]:
-        """Images that this process or its workers found unreadable so far: index and reason."""
-        return self.dataset.broken
-
     def jobs(self) -> Iterator[Job]:
         start = self.start_step * self.batch_size
         while True:
