@@ -43,7 +43,6 @@ class ImagesEvaluation(ComparisonConfig):
 
 
 def images_evaluation(options: Mapping[str, str | None]) -> ImagesEvaluation:
-    """The comparison that options of the command line ask for."""
     for name, what in (("images", "the images to measure"), ("reference", "the images or statistics to compare with")):
         if not options.get(name):
             raise UserError(f"--{name} is missing: {what}, a folder or an npz file")

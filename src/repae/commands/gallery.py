@@ -90,7 +90,6 @@ class Gallery:
         )  # fmt: skip
 
     def seeds(self, chosen: Sequence[int]) -> ImageNoise:
-        """The noise of these numbers, that of the evaluation's images."""
         return chosen_noise(self.settings.seed, chosen, self.run.bundle.latent_shape)
 
     def how(self, guidance: Guidance | None, step: int | None = None) -> str:
@@ -130,7 +129,6 @@ def draw_gallery(
 
 
 def classes(gallery: Gallery) -> GalleryPicture:
-    """Rows of classes without guidance: what the unguided figures measure."""
     chosen = gallery.classes(ROWS)
     labels = [label for label in chosen for _ in range(COLUMNS)]
     images = gallery.images(gallery.run.bundle, labels, gallery.seeds(range(len(labels))), UNGUIDED)
@@ -217,7 +215,6 @@ def checkpoints(gallery: Gallery) -> GalleryPicture | str:
 
 
 def nearest(gallery: Gallery, network: str, pairs: Sequence[Mapping[str, Any]], copies: float | None) -> GalleryPicture:
-    """Is it memorising? The generated images that come closest to a training image, above that image."""
     shown = pairs[:COLUMNS]
     numbers = [int(pair["generated"]) for pair in shown]
     labels = labels_like(gallery.dataset.labels, gallery.settings.images)[numbers].tolist()

@@ -133,7 +133,6 @@ def _with_autoencoder(contents: Contents, file: Path, settings: ImportSettings) 
 
 
 def _recipe(contents: Contents, name: str, file: Path, settings: ImportSettings) -> tuple[Recipe, int]:
-    """The recipe of what was imported, and the side of its images."""
     assert contents.vae is not None
     vae, channels = contents.vae
     args, sizes = contents.settings, contents.sizes

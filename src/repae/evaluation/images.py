@@ -229,7 +229,6 @@ def open_images(path: str | Path, resolution: int | None = None) -> ImageSet:
 
 
 def check_same_size(images: ImageSet, reference: ImageSet) -> None:
-    """Features depend on the size."""
     if images.shape != reference.shape:
         raise UserError(
             f"{images.name} holds images of {size_words(images)}, the reference {reference.name} of "

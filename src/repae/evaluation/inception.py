@@ -87,7 +87,6 @@ class Inception(FeatureExtractor):
 
 
 def cached_weights() -> Path | None:
-    """The published weights in torch's cache of downloads, if they are there."""
     path = Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS_FILE
     return path if path.is_file() else None
 

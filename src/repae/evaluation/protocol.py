@@ -20,7 +20,6 @@ ONLY_GENERATED = ("sampler", "evaluations", "guidance", "guided_images", "path",
 
 
 def versions() -> dict[str, str]:
-    """Python and every package that a figure may depend on."""
     return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
 
 

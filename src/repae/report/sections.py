@@ -54,7 +54,6 @@ def results(run: RunFiles) -> str:
 
 
 def samples(run: RunFiles) -> str:
-    """The class-conditional grid; nothing for a run that trained an autoencoder alone."""
     if not run.generates:
         return ""
     path = run.picture("grid.png")
