@@ -58,6 +58,7 @@ class FeatureCache:
             files = {part: create(folder / f"{part}.npy", "w+", np.float32, shape) for part, shape in shapes.items()}
             self._fill(files, images, extractor)
             for values in files.values():
+                # Before the folder gets its name: what was written through a map may still be in memory only.
                 values.flush()
             facts = {"images": images.facts(), "extractor": extractor.facts(), "parts": dict(extractor.parts)}
             (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
@@ -69,6 +70,7 @@ class FeatureCache:
         first = 0
         for batch in images.batches(self.batch_size):
             for part, values in extractor(batch).items():
+                # Here and not later: one nan in a row makes a whole covariance nan, and nobody would know which image.
                 check_finite(values, f"{extractor.name} features of images {first} to {first + len(batch) - 1}")
                 arrays[part][first : first + len(batch)] = values.numpy()
             first += len(batch)

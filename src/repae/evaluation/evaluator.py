@@ -162,6 +162,7 @@ class Evaluator:
         for network in self.networks.extractors:
             found = compare_images(images, reference, network, settings.comparison, self.features)
             for pair in found.pairs:
+                # From a place in the reference to an index of the data set, by which people find the image.
                 pair["real"] = int(indices[pair["real"]])
             found.put(result, network.name)
         if classifier is not None:

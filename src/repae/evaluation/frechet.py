@@ -39,6 +39,7 @@ class Gaussian(NamedTuple):
 
         Eigenvalues that are zero but for rounding are zero, and columns of zeros are left out.
         """
+        # Either factorisation reads one triangle; where the two differ by rounding, their mean is meant.
         covariance = (covariance.double() + covariance.double().T) / 2
         rounding = len(covariance) * torch.finfo(covariance.dtype).eps
         lower, fault = torch.linalg.cholesky_ex(covariance)
@@ -64,6 +65,7 @@ class Gaussian(NamedTuple):
             raise different_networks(len(self.mean), len(other.mean))
         cross = torch.linalg.svdvals(self.factor.T @ other.factor).sum()
         squared = (self.mean - other.mean).square().sum() + self.trace + other.trace - 2 * cross
+        # Of equal sets rounding may leave a little less than nothing.
         return max(float(squared), 0.0)
 
 
@@ -102,6 +104,7 @@ def frechet_floor(real: Float[Tensor, "n d"], splits: int = FLOOR_SPLITS) -> flo
     half = real.shape[0] // 2
     total = 0.0
     for seed in range(splits):
+        # On the CPU, so that a floor is the same wherever the features lie.
         order = torch.randperm(real.shape[0], generator=torch.Generator().manual_seed(seed)).to(real.device)
         total += frechet_distance(real[order[:half]], real[order[half:]])
     return total / splits

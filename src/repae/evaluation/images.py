@@ -146,6 +146,7 @@ class ImagesInNpz(ImageSet):
                             f"{self.name} is cut short: arr_0 ends inside image {first + len(data) // size}; "
                             "copy the file again"
                         )
+                    # bytearray, since torch warns of memory that may not be written to.
                     pixels = np.frombuffer(bytearray(data), np.uint8).reshape(rows, height, width, 3)
                     yield torch.from_numpy(pixels).permute(0, 3, 1, 2)
         except (OSError, zipfile.BadZipFile, EOFError) as error:

@@ -72,7 +72,9 @@ class Inception(FeatureExtractor):
     def __call__(self, images: UInt8[Tensor, "b c h w"]) -> dict[str, Float[Tensor, "b _"]]:
         pool, logits = self.network(images.to(self.device))
         assert self._branch is not None
+        # ADM's order; a distance of whole covariances does not mind, its published statistics do.
         spatial = self._branch[:, :SPATIAL_CHANNELS].permute(0, 2, 3, 1).flatten(1)
+        # Not kept between calls: a batch of these maps is large.
         self._branch = None
         return {POOL: pool.float().cpu(), SPATIAL: spatial.float().cpu(), LOGITS: logits.float().cpu()}
 

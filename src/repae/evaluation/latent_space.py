@@ -102,6 +102,7 @@ def cknna(a: Float[Tensor, "n d"], b: Float[Tensor, "n e"], k: int = CKNNA_NEIGH
 def _nearest(kernel: Float[Tensor, "n n"], k: int) -> Float[Tensor, "n n"]:
     """1 where the column is among the k most similar others of the row."""
     others = kernel.clone()
+    # Nobody is a neighbour of himself.
     others.fill_diagonal_(float("-inf"))
     return torch.zeros_like(kernel).scatter_(1, others.topk(k, dim=1).indices, 1.0)
 

@@ -82,6 +82,7 @@ def _radii(rows: Float[Tensor, "n d"], k: int) -> Float[Tensor, " n"]:
     """Squared distance of every row to its k-th nearest other row."""
     radii = []
     for part, table in _tables(rows, rows):
+        # An image is not a neighbour of its own.
         table[torch.arange(len(table)), part] = float("inf")
         radii.append(table.kthvalue(k, dim=1).values)
     return torch.cat(radii)
@@ -91,6 +92,7 @@ def _centred(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     if a.shape[1] != b.shape[1]:
         raise different_networks(a.shape[1], b.shape[1])
     mean = b.detach().double().mean(0)
+    # a^2 - 2ab + b^2 loses the digits that a large common mean takes up.
     return a.detach().double() - mean, b.detach().double() - mean
 
 

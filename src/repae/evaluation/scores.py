@@ -41,6 +41,7 @@ def inception_score(logits: Float[Tensor, "n k"], part: int = PART, seed: int | 
     rows = torch.from_numpy(order)
     scores = []
     for part_rows in rows.split(part):
+        # Logarithms of probabilities directly: one that rounds to 0 would make 0 * log 0.
         log_p = logits[part_rows].double().log_softmax(1)
         p = log_p.exp()
         scores.append(float((p * (log_p - p.mean(0).log())).sum(1).mean().exp()))
@@ -77,5 +78,6 @@ def _squared_mmd(x: Float[Tensor, "n d"], y: Float[Tensor, "n d"]) -> float:
     def kernel(p: Tensor, q: Tensor) -> Tensor:
         return (p @ q.T / p.shape[1] + 1).pow(3)
 
+    # Without the diagonal: a row's likeness to itself is what makes the plain estimate too large.
     within = sum((k := kernel(rows, rows)).sum() - k.trace() for rows in (x, y)) / (size * (size - 1))
     return float(within - 2 * kernel(x, y).mean())

@@ -50,6 +50,7 @@ def write_vae(
     """
     facts: dict[str, Any] = {"sample_size": resolution, "scaling_factor": 1.0}
     if latent_norm is not None:
+        # eps goes in: diffusers' pipelines divide by this number and add nothing.
         std = (latent_norm.running_var + latent_norm.eps).sqrt()
         facts |= {"latents_mean": latent_norm.running_mean.tolist(), "latents_std": std.tolist()}
     if isinstance(vae, (KLAutoencoder, KL)):
@@ -58,6 +59,7 @@ def write_vae(
                 f"vae.channel_multipliers {vae.config.channel_multipliers} do not begin with 1, and diffusers' "
                 "AutoencoderKL has no word for that; export with --format reference"
             )
+        # A copy, since registering facts changes the configuration of the model that is registered.
         model = copy.deepcopy(vae.model)
         model.register_to_config(**facts, shift_factor=None)
         model.save_pretrained(folder)
@@ -164,6 +166,7 @@ def read_vae(folder: Path) -> tuple[Autoencoder, LatentNorm | None]:
         return vae, None
     norm = LatentNorm(vae.latent_channels).eval()
     std = torch.tensor(config["latents_std"], dtype=torch.float64)
+    # What was added on the way out is taken off, so that the round trip gives the same statistics.
     norm.set_statistics(torch.tensor(config["latents_mean"]), (std.square() - norm.eps).clamp_min(1e-12).sqrt())
     return vae, norm
 

@@ -50,6 +50,7 @@ def denoiser_from_lightning(state: State, sizes: LightningConfig) -> dict[str, T
     Raises:
         UserError: a weight is missing, unknown or of another shape.
     """
+    # The rotation is a function of the sizes, and ours is computed.
     turned = to_our_time({name: value for name, value in state.items() if not name.startswith(_ROTATION)})
     with torch.device("meta"):
         own = LightningDiT(sizes).state_dict()

@@ -48,6 +48,7 @@ def _reflected(weight: Float[Tensor, "d k"]) -> Float[Tensor, "d k"]:
     exponent = torch.arange(count, dtype=torch.float64) / count
     frequency = torch.exp(-math.log(TimeEmbedder.max_period) * exponent)
     cosine, sine = frequency.cos(), frequency.sin()
+    # In float64, so that the only rounding is the one at the end.
     of_cosine, of_sine = weight.double().split(count, dim=1)
     turned = torch.cat((of_cosine * cosine + of_sine * sine, of_cosine * sine - of_sine * cosine), dim=1)
     return turned.to(weight.dtype)

@@ -135,10 +135,12 @@ def to_reference(parts: Mapping[str, State], bundle: tuple[str, str, str], args:
     """
     kept = parts.get("reference", {})
     denoiser, vae, norm = bundle
+    # In the order of the file that came in, so that what is not changed comes out as it was.
     layout = list(kept.get("layout", ("model", "ema", "vae", "discriminator", "args", "steps")))
     entries: dict[str, Any] = {"args": argparse.Namespace(**kept.get("args", args)), "steps": step}
     entries |= {name: kept[name] for name in _OPTIMISERS if name in kept}
     if denoiser in parts:
+        # The reference keeps its batch norm inside the SiT; ours is a part of its own and goes back in.
         entries["model"] = sit_to_reference(parts["denoiser"], parts["latent_norm"])
         entries["ema"] = sit_to_reference(_bare(parts[denoiser]), _bare(parts[norm]))
         if kept.get("origin") == "REPA":
@@ -214,6 +216,7 @@ def _lightning(held: State, named: list[State], file: Path, origin: Origin | Non
     sizes = lightning_sizes(named[-1], config)
     read = read_statistics(chosen)
     norm = LatentNorm(sizes.in_channels)
+    # The normaliser adds its eps to the variance, and this scale is meant as it stands: so eps is taken off first.
     std = (read["latents_scale"].flatten().double() * float(config.get("data", {}).get("latent_multiplier", 1))) ** -1
     norm.set_statistics(read["latents_bias"].flatten(), (std.square() - norm.eps).clamp_min(1e-12).sqrt())
     contents = Contents("LightningDiT", step=_step(held, file))

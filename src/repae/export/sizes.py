@@ -70,6 +70,7 @@ def backbone_fields(state: State, classes: int | None, dropout: float) -> dict[s
         _need(state, name) for name in ("x_embedder.proj.weight", "y_embedder.embedding_table.weight", "pos_embed")
     )
     width, channels, patch = first.shape[:3]
+    # Rows and not classes: there is one more where labels were dropped in training.
     rows = table.shape[0]
     classes = int(classes or rows - 1)
     if rows - classes not in (0, 1):

@@ -146,6 +146,7 @@ class SiTPipeline(DiffusionPipeline):
         """Normalised latents of the images with these numbers, float32."""
         config = self.transformer.config
         shape = (config["in_channels"], config["sample_size"], config["sample_size"])
+        # A generator for each image: what it is must not depend on the batch it is drawn in.
         x = torch.stack([noise(shape, seed, "image", i) for i in numbers]).to(labels.device)
         field = self.guided(labels, settings)
 
@@ -246,6 +247,7 @@ def drift(v: Tensor, x: Tensor, t: float, path: str) -> Tensor:
     """v - w score / 2 with w = 2 t and the score of the marginal density."""
     alpha, sigma, d_alpha, d_sigma = coefficients(t, path)
     eps = (alpha * v - d_alpha * x) / (alpha * d_sigma - sigma * d_alpha)
+    # The score is -eps / sigma, so minus w / 2 times the score is plus t * eps / sigma.
     return v + t * eps / sigma
 
 

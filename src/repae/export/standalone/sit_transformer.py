@@ -56,6 +56,7 @@ class DiffusionTransformer2DModel(ModelMixin, ConfigMixin, ABC):
         self.x_embedder = PatchEmbedder(in_channels, patch_size, width)
         self.t_embedder = TimeEmbedder(width)
         self.y_embedder = LabelEmbedder(num_classes + null_class, width)
+        # Zeros, since the values come with the weights, whatever table these were trained with.
         self.register_buffer("pos_embed", torch.zeros(1, side * side, width))
         self.blocks = nn.ModuleList(
             self.block(width, num_attention_heads, mlp_ratio, qk_norm) for _ in range(num_layers)
