@@ -110,6 +110,7 @@ def _write_reference(folder: Path, place: Path, settings: ExportSettings) -> Non
             torch.save(state, place / f"{recipe.name}{ending}.pt")
         return
     contents = to_reference(parts, bundle, _args(recipe, saved.meta), saved.step)
+    # torch.save, since the reference's own scripts load nothing else.
     torch.save(contents, place / f"{saved.step:07d}.pt")
     if isinstance(args := contents.get("args"), argparse.Namespace):
         write_atomic(place / "args.json", json.dumps(vars(args), indent=4) + "\n")

@@ -202,6 +202,7 @@ def _method(contents: Contents) -> MethodConfig:
 def _parts(contents: Contents) -> dict[str, _Held]:
     states = dict(contents.parts)
     if contents.sizes is None:
+        # A run of an autoencoder has an average among its parts; here it is the weights themselves.
         states["ema_vae"] = states["vae"]
     averages = {name: {"module": state, "count": contents.step} for name, state in states.items() if name[:4] == "ema_"}
     reference = {"reference": contents.extra} if contents.extra else {}

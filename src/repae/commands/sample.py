@@ -79,6 +79,7 @@ def sample_run(folder: Path, settings: SampleSettings) -> Sampled:
         drawn = _draw(run, weak, labels, output, settings, context)
         left = 0
         if is_main():
+            # Parts are calls of their own, and two of them may be done at the same moment.
             with locked(out / "all.lock") if settings.part else nullcontext():
                 left = _finish(output, labels, settings)
     return Sampled(out, _words(drawn, left, len(labels), settings))
@@ -120,6 +121,7 @@ def identity(run: Run, settings: SampleSettings, context: RunContext, weak: Run 
         },
         "format": settings.format,
     }
+    # As it will be read back: a tuple is a list there, and equal settings must be equal.
     return json.loads(json.dumps(facts))
 
 
@@ -177,6 +179,7 @@ def _weaker(run: Run, guidance: Guidance | RunAutoguidance) -> Run | None:
             raise UserError(f"guidance.run: {folder} has {name} {other}, {run.folder} has {own}; they must agree")
     ours, theirs = run.bundle.vae.state_dict(), weak.bundle.vae.state_dict()
     same = ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+    # Within one joint run the autoencoder moves between checkpoints, which whoever names one of them accepts.
     if not same and folder.resolve() != run.folder.resolve():
         raise UserError(
             f"guidance.run: the autoencoder of {folder} is not that of {run.folder}, so their latents mean different "

@@ -83,6 +83,7 @@ def _write_statistics(
     write_atomic(files[0], json.dumps(figures, indent=1) + "\n")
     if config.format == "reference":
         wide = (1, -1, 1, 1)
+        # The reference multiplies: normalised = (latent - bias) * scale.
         state = {"latents_scale": std.reciprocal().float().view(wide), "latents_bias": mean.float().view(wide)}
         files.append(stem.with_name(f"{stem.name}.pt"))
         with atomic_file(files[1]) as file:

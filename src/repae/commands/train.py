@@ -111,6 +111,7 @@ def _prepared(recipe: Recipe, dataset: Dataset, latents: RunLatents | None, cont
     if players.denoiser is not None and players.latent_norm is not None:
         if not start_denoiser(recipe, players.denoiser, players.latent_norm):
             known = latents.statistics() if latents else first_statistics(recipe, players.vae, dataset, context)
+            # Before the builder copies the averages: statistics of 0 and 1 would stay in these for thousands of steps.
             players.latent_norm.set_statistics(*known)
         meta["z_dims"] = list(players.denoiser.z_dims)
         figures = teachers.figures

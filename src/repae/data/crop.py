@@ -36,6 +36,7 @@ def centre_crop(image: Image.Image, size: int) -> UInt8[np.ndarray, "size size 3
         ValueError: the image is so elongated that enlarging it would take more than `ENLARGED_LIMIT` pixels.
     """
     image = to_rgb(image)
+    # Boxes at powers of two first: published data sets were cut so, and their pixels depend on it.
     while min(image.size) >= 2 * size:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
     scale = size / min(image.size)

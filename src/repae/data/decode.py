@@ -87,6 +87,7 @@ def _quick_jpeg(data: bytes, most_pixels: int) -> Image.Image | None:
         if colours != "YCbCr":
             return None
         _check_size(int(width), int(height), most_pixels)
+        # The slow transform and upsampling, which Pillow takes: the fast ones give other pixels.
         pixels = simplejpeg.decode_jpeg(data, "RGBX", fastdct=False, fastupsample=False)
         # Pillow keeps RGB in four bytes a pixel, so that four bytes are copied at once and three are spread one by one.
         return Image.frombytes("RGB", (int(width), int(height)), pixels.data.cast("B"), "raw", "RGBX")

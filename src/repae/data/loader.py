@@ -90,6 +90,7 @@ class Loader:
         while True:
             for share in self.shares:
                 place = share.positions(self.batch_size)
+                # Counted over the end of an epoch: no short last batch, and no image is dropped.
                 positions = np.arange(start + place.start, start + place.stop)
                 indices = self.order.indices(positions)
                 yield Job(indices, self.order.flips(positions, indices) if self.dataset.flip else None)
@@ -163,6 +164,7 @@ class _Reader(TorchDataset[Result]):
         self.dataset = dataset
 
     def __getitem__(self, job: Job) -> Result:
+        # Dicts keep their order, so what is new stands behind what was known.
         known = len(self.dataset.broken)
         try:
             batch, error = _load(self.dataset, job), None

@@ -57,6 +57,7 @@ class Order:
     def flips(self, positions: Numbers, indices: Numbers) -> Bool[np.ndarray, " b"]:
         """Whether the images are mirrored at these positions: fair coins keyed by (seed, image index, epoch)."""
         epochs = (positions // self.size).astype(np.uint64)
+        # By image and epoch, not by place: a flip stays when `block` changes the order.
         return _mix(_mix(self.flip_key ^ epochs) ^ indices.astype(np.uint64)) >> np.uint64(63) == 1
 
     def _by_blocks(self, places: Numbers, epochs: Unsigned, block: int) -> Numbers:
@@ -94,6 +95,7 @@ class _Shuffle:
     """
 
     def __init__(self, size: int, seed: int, purpose: str) -> None:
+        # Nearly square, and hardly larger than needed: what falls outside has to be walked once more.
         side = max(3, math.isqrt(size - 1) + 1)
         self.size = size
         self.sides = (np.uint64(side), np.uint64(side + 1))

@@ -201,6 +201,7 @@ class ShardFolder:
         return self.manifest.count
 
     def __getstate__(self) -> dict[str, Any]:
+        # Open files cannot be pickled, and a worker must not share their positions.
         return {**self.__dict__, "_open": OrderedDict()}
 
     def labels(self) -> Int64[np.ndarray, " n"]:
@@ -279,5 +280,6 @@ def damaged(store: FileStore, name: str, what: str) -> UserError:
 
 def _as_tensor(array: np.ndarray, field: FieldSpec) -> Tensor:
     if field.dtype == "bfloat16":
+        # By way of int16, a type that both libraries know: only the bits count.
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)

@@ -104,6 +104,7 @@ class ShardWriter:
             "refused": self._refused,
             "names": self._names,
         }
+        # The folder too: a file that is on the disk may lose its name in a power cut.
         sync(self.folder / SHARDS)
         write_atomic(self.folder / sidecar_file(self.number), _json(sidecar, indent=0), self._scratch)
 
@@ -140,9 +141,11 @@ class _FieldFile:
         self._file.seek(0)
         self._file.write(self.field.header(count))
         self._file.flush()
+        # Content before name: renamed first, a power cut could leave a whole name with an empty file.
         os.fsync(self._file.fileno())
         size = os.fstat(self._file.fileno()).st_size
         self._file.close()
+        # The running digest began with the header of the expected count, which refused images make wrong.
         digest = self._digest.hexdigest() if count == self.expected else sha256_of(self._unfinished.path)
         self._unfinished.finish()
         return size, digest

@@ -67,6 +67,7 @@ class Encoder:
         """Mean and standard deviation ``[b, k, h, w]``, tokens ``[b, n, d]``, by the names of their arrays."""
         with self.precision.autocast():
             mean, logvar = self.vae.encode(to_symmetric(images))
+            # Deviations, not log-variances: without a spread the one is 0 and the other minus infinity.
             found = {MEAN: mean, STD: (0.5 * logvar).exp()}
             for number, (_, teacher) in enumerate(self.teachers):
                 found[tokens_field(number)] = teacher(images)

@@ -92,6 +92,7 @@ class RunLatents:
         """
         where = self.store.where
         if self.store.vae is not None:
+            # Another autoencoder's latents may have the same shape: nothing else would notice.
             own = weights_digest(vae)
             if own != self.store.vae:
                 raise UserError(
@@ -102,6 +103,7 @@ class RunLatents:
             return
         error = _worst_error(self.store, vae, dataset)
         allowed = TOLERANCE.get(self.store.dtype, max(TOLERANCE.values()))
+        # Not `>`, so that nan is refused too.
         if not error <= allowed:
             raise UserError(
                 f"{where} does not hold this autoencoder's latents of these images: encoded again, they differ by "

@@ -34,6 +34,7 @@ def discriminator_weights(recipe: Recipe, image_channels: int) -> dict[str, Tens
     path = Path(config.weights)
     state = discriminator_from_reference(_read(path))
     with torch.device("meta"):
+        # Only names and shapes are compared, so no memory is needed.
         own = PatchGAN(config.patch_gan(image_channels)).state_dict()
     check_coverage(own, state, f"{WHAT}: {path} does not hold them", "give the right file")
     return state

@@ -31,6 +31,7 @@ FREE = (
 def check_same_run(recipe: Recipe, folder: Path) -> None:
     """Refuses a folder with checkpoints of another run, naming the fields that differ and would alter a weight."""
     path = folder / "recipe.yaml"
+    # Without a checkpoint nothing has been trained there, and any recipe may take the folder.
     if path.exists() and CheckpointStore(folder / "checkpoints").latest() is not None:
         before, now = read_recipe(path).model_dump(mode="json"), recipe.model_dump(mode="json")
         free = FREE if schedules_depend_on_steps(recipe) else (*FREE, "loop.steps")

@@ -245,6 +245,7 @@ def check_class_means(recipe: Recipe, networks: Sequence[Teacher], dataset: Data
 
 
 def _fit_in_memory(networks: Sequence[Teacher], dataset: Dataset) -> bool:
+    # A mirrored image would meet the tokens of the unmirrored one.
     return _volume(networks, dataset) <= IN_MEMORY and not dataset.flip
 
 
@@ -300,6 +301,7 @@ def _train_teacher(config: EmbeddedTeacherTraining, dataset: Dataset, context: R
         log.info("teacher:\n%s", describe(figures))
         teacher.save(folder / "teacher", {"data": dataset.fingerprint, "figures": figures})
         facts = {"name": teacher.name, "steps": config.steps, "seconds": round(seconds, 1), **figures}
+        # Last, for this file says that the teacher beside it is whole.
         write_atomic(folder / "figures.json", json.dumps(facts, indent=2) + "\n")
     barrier()
 
@@ -307,6 +309,7 @@ def _train_teacher(config: EmbeddedTeacherTraining, dataset: Dataset, context: R
 @contextmanager
 def one_maker(folder: Path) -> Iterator[None]:
     """Within the context nobody else makes ``folder``: one run of this machine at a time, its processes together."""
+    # The main process holds the lock for all of its run; the barriers keep the others inside.
     with locked(folder.parent / f"{folder.name}.lock") if is_main() else nullcontext():
         barrier()
         yield
@@ -314,5 +317,6 @@ def one_maker(folder: Path) -> Iterator[None]:
 
 
 def _cache_folder(context: RunContext, kind: str, facts: Mapping[str, Any]) -> Path:
+    # Sorted, so that a folder's name does not depend on the order of fields.
     text = json.dumps(facts, sort_keys=True)
     return context.runs / "cache" / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"

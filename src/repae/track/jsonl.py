@@ -61,6 +61,7 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
 def _lines(data: bytes, path: Path) -> list[tuple[bytes, dict[str, Any]]]:
     lines = []
     for number, line in enumerate(data.splitlines(keepends=True), 1):
+        # Cut short by a kill: nothing comes behind it.
         if not line.endswith(b"\n"):
             break
         try:

@@ -44,6 +44,7 @@ class TensorBoardTracker(Tracker):
     @override
     def resume(self, step: int) -> None:
         self.close()
+        # TensorBoard hides what earlier files say from this step on.
         self._purge = step + 1
 
     @override

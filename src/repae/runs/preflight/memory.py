@@ -35,6 +35,7 @@ def activations(recipe: Recipe, players: Players, teachers: Sequence[Teacher], r
     vae += _of_loss_networks(recipe, players, teachers, resolution)
     if traits.end_to_end:
         return vae + denoiser
+    # Two backward passes in turn: what the first one kept is free before the second begins.
     return max(vae + alignment, denoiser)
 
 
