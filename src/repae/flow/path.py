@@ -101,6 +101,7 @@ class LinearPath(Path):
 
     @override
     def time(self, log_ratio: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        # sigma / alpha = t / (1 - t), whose logarithm is the logit of t.
         return torch.sigmoid(log_ratio)
 
 
@@ -128,6 +129,7 @@ class CosinePath(Path):
 
     @override
     def time(self, log_ratio: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        # sigma / alpha = tan(pi t / 2).
         return 2 / math.pi * torch.atan(torch.exp(log_ratio))
 
 

@@ -184,6 +184,7 @@ class CheckpointStore:
 
     def _write(self, step: int, parts: Mapping[str, Stateful], meta: dict[str, Any]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        # A process killed in the middle of a save left its half here.
         settle(self.folder)
         with atomic_folder(self.folder / _name(step), replace=True) as folder:
             trees, files = {}, {}
