@@ -20,6 +20,7 @@ from repae.runtime.schedules import OneCycle
 from repae.training.methods import AnyMethod, RepaE
 from repae.training.setup import TrainSetup
 from repae.training.state import BundleName
+from repae.training.teacher_step import TEACHER_OPTIMISER
 
 EVALUATED = "eval_"
 """How names of metrics begin that an evaluation during training has found."""
@@ -34,7 +35,7 @@ class EmbeddedTeacherTraining(Config):
     position_scale: float = Field(default=0.2, ge=0)
     steps: int = Field(default=200, ge=1)
     batch_size: int = Field(default=128, ge=2)
-    optimiser: AdamWConfig = AdamWConfig(lr=2e-3, weight_decay=0.05, schedule=OneCycle(rise=0.15))
+    optimiser: AdamWConfig = TEACHER_OPTIMISER
     seed: int = 0
     folder: str | None = Field(default=None, description="a saved teacher to use instead of training one")
 

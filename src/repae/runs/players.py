@@ -226,8 +226,8 @@ def _warmed(recipe: Recipe, start: FromWarmup, dataset: Dataset, context: RunCon
 def _targets(recipe: Recipe, networks: list[Teacher], dataset: Dataset, context: RunContext) -> Targets:
     if not networks:
         return NoTargets()
-    check_class_means(recipe, networks, dataset)
     if not _fit_in_memory(networks, dataset):
+        assert not recipe.class_mean_targets, "check_class_means has refused this"
         return OnlineTargets(networks, dataset.resolution)
     images = dataset.batch(torch.arange(len(dataset))).images
     tables = [cache_tokens(network, images).to(context.device) for network in networks]
