@@ -77,11 +77,7 @@ def background() -> Iterator[Submit]:
 @contextmanager
 def foreground() -> Iterator[Submit]:
     """The same where there is nothing to do meanwhile: calls run here, when they are submitted."""
-
-    def submit(function: Callable[..., Any], *arguments: Any) -> None:
-        function(*arguments)
-
-    yield submit
+    yield lambda function, *arguments: function(*arguments)
 
 
 def serve() -> None:
