@@ -57,6 +57,7 @@ class Hook(Protocol):
 
     def __call__(self, step: int) -> dict[str, float]:
         """Called after step ``step`` (from 1)."""
+        ...
 
 
 @dataclass(frozen=True)
