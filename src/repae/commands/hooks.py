@@ -143,6 +143,7 @@ class Monitor:
         if best is None or not best.metric.startswith(EVALUATED):
             return
         few = min(REHEARSED, self._settings.images)
+        # One step of Euler: only the names of the figures matter here.
         rehearsal = self._settings.replace(
             images=few, guided_images=2, sampler=Euler(steps=1, state=self._settings.sampler.state)
         )

@@ -85,6 +85,7 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     try:
         unfinished.path.mkdir()
         yield unfinished.path
+        # Before the new name: after a power cut a whole folder's name must not stand for half of it.
         for inner in (*unfinished.path.rglob("*"), unfinished.path):
             sync(inner)
         try:
@@ -151,6 +152,7 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
         for index, key in enumerate(keys):
+            # PyYAML would take the later of the two without a word.
             if key in keys[:index]:
                 raise yaml.MarkedYAMLError(problem=f"the field {key!r} stands twice", problem_mark=node.start_mark)
         return super().construct_mapping(node, deep=deep)

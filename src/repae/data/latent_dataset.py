@@ -49,6 +49,7 @@ class LatentDataset(Dataset):
         if self.pixels:
             images, labels, present = self.images.batch(indices, flips)[:3]
         else:
+            # A latent may be of the image that stands in for an unreadable one; label and index are then that one's.
             present = self.store.present(indices)
             images = torch.empty((len(indices), self.channels, 0, 0), dtype=torch.uint8)
             labels = self.labels[present]

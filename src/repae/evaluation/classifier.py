@@ -166,6 +166,7 @@ def recipe_digest(images: UInt8[Tensor, "n c h w"], labels: Int[Tensor, "n"], nu
 def _initialised(channels: int, num_classes: int, generator: torch.Generator) -> Classifier:
     with torch.device("meta"):
         network = Classifier(channels, num_classes)
+    # Built empty, since torch's own initialisation would draw from the global generator.
     network.to_empty(device="cpu")
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):

@@ -166,8 +166,10 @@ def _impossible(metric: str, extractor: FeatureExtractor, reference: Reference, 
 def _frechet(out: Comparison, sides: _Sides, part: str, metric: Metric) -> None:
     key = figure_name(metric, sides.extractor.name)
     features = sides.generated[part]
+    # Stored statistics are of Inception's features, whatever other network is at hand.
     stored = sides.reference.statistics.get(part) if isinstance(sides.extractor, Inception) else None
     if stored is not None and sides.config.stored:
+        # Stored statistics do not say how many images they are of.
         real, counts = Gaussian.of(*stored), [len(features)]
     else:
         real, counts = Gaussian.fit(sides.real[part]), [len(features), len(sides.real[part])]
@@ -193,6 +195,7 @@ def _kernel(out: Comparison, sides: _Sides) -> None:
     key = figure_name("kid", sides.extractor.name)
     a, b = sides.generated[POOL], sides.real[POOL]
     smallest = min(len(a), len(b))
+    # Smaller subsets rather than no figure: a warning says that it is rough.
     size = min(sides.config.subset, smallest)
     out.figures[key], out.deviations[key] = kernel_distance(a, b, sides.config.subsets, size)
     _few(out, key, "kid", smallest)

@@ -166,6 +166,7 @@ class Evaluator:
                 pair["real"] = int(indices[pair["real"]])
             found.put(result, network.name)
         if classifier is not None:
+            # Its Frechet distance is among the classifier's own figures already.
             only = settings.comparison.replace(metrics=("kid", "precision-recall"))
             network = ClassifierFeatures(classifier.network)
             compare_images(images, reference, network, only, self.features).put(result, network.name)

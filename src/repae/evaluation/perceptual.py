@@ -63,6 +63,7 @@ class LpipsMeter(NamedTuple):
         device, total = next(self.network.parameters()).device, 0.0
         for pair in zip(reconstructed.split(CHUNK), real.split(CHUNK), strict=True):
             ours, theirs = (to_symmetric(images.to(device)) for images in pair)
+            # Weighted, for the last part may be smaller.
             total += float(lpips(self.network, tuple(self.network.linear), ours, theirs)) * len(ours)
         return total / len(real)
 

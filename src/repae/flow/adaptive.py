@@ -67,6 +67,7 @@ def dormand_prince(
         UserError: an image needs more than `max_steps`, or its velocity is not finite.
     """
     now = x.to(widest(x.device) if state == torch.float64 else state)
+    # On the CPU: a few numbers in float64, which not every device has.
     wish = torch.full((len(x),), FIRST_STEP, dtype=torch.float64)
     for begin, end in pairwise((1.0, *breaks, 0.0)):
         now, wish = _stretch(velocity, now, x.dtype, begin, end, wish, (rtol, atol), max_steps)

@@ -122,6 +122,7 @@ class AutoencoderLoss(nn.Module):
         lecam = hinge.new_zeros(())
         if self.lecam is not None:
             lecam = self.config.lecam_regularization_weight * self.lecam(logits_real, logits_fake)
+            # After the penalty, which holds this batch against those before it.
             self.lecam.update(logits_real, logits_fake)
         terms = Terms()
         terms.add("hinge_loss", hinge)

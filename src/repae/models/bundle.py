@@ -129,6 +129,7 @@ class Bundle:
     def decode(self, x: Float[Tensor, "b k m n"]) -> UInt8[Tensor, "b c h w"]:
         """Images of normalised latents ``x``, which may be float64 as samplers leave them."""
         with evaluating(self.vae):
+            # Raw latents again: without this, those of Stable Diffusion would be 5.5 times too small for the decoder.
             return to_levels(self.vae.decode(self.latent_norm.denormalise(x.to(self.latent_norm.running_mean.dtype))))
 
     def reconstruct(self, images: UInt8[Tensor, "b c h w"]) -> UInt8[Tensor, "b c h w"]:

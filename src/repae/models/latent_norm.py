@@ -50,6 +50,7 @@ class LatentNorm(nn.Module):
         z = at_least_float32(z)
         if not self.training:
             return (z - _wide(self.running_mean)) * _wide((self.running_var + self.eps).rsqrt())
+        # Over all processes: a rank's share alone would normalise by other numbers than one process does.
         mean, variance, count = global_moments(z, (0, 2, 3))
         if count < 2:
             raise UserError("one latent value per channel has no variance to normalise by; train with larger batches")

@@ -112,6 +112,7 @@ def _sit_names(keys: Iterable[str]) -> dict[str, str]:
         qk_norm=any(".q_norm." in key for key in keys),
     )
     with torch.device("meta"):
+        # Names depend on depth and projectors alone, so the smallest such model tells them.
         denoiser = Denoiser(SiT(config), [1] * count_numbered(keys, r"projectors\.(\d+)\."), 1, 1)
         norm = LatentNorm(1)
     names = {key.removeprefix("backbone."): key for key in denoiser.state_dict()}

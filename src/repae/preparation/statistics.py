@@ -25,6 +25,7 @@ MOST_IMAGES = 10_000
 def evenly_spaced(dataset: Dataset | LatentStore, most: int) -> Int64[Tensor, " n"]:
     """Indices of all images, or of ``most`` of them spread evenly over the data set."""
     count = min(most, len(dataset))
+    # In float32 indices above 2^24 would be skipped and repeated.
     return torch.linspace(0, len(dataset) - 1, count, dtype=torch.float64).round().long()
 
 
@@ -58,6 +59,7 @@ def moment_statistics(batches: Iterable[Latents]) -> MeanAndStd:
         values += mean.numel() // mean.shape[1]
     assert total is not None, "statistics of no latents"
     first, second, spread = total / values
+    # Rounding may leave a variance just below 0.
     return first, (second - first.square() + spread).clamp_min(0).sqrt()
 
 

@@ -74,6 +74,7 @@ def _joint() -> Recipe:
             vae=AdamWConfig(lr=5e-4, schedule=FALLING),
             discriminator=AdamWConfig(lr=2e-4),
         ),
+        # At a decay of .9999 the average of 1,000 steps would still be nine tenths initial weights.
         ema=EmaConfig(decay=0.995, warmup=True, statistics="copy"),
         loop=LoopConfig(steps=1000, batch_size=64, log_every=10, checkpoint_every=250),
         teachers=(EmbeddedTeacherTraining(),),

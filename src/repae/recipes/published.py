@@ -280,9 +280,11 @@ def _base(name: str, size: str, vae: str, about: str, target: str) -> Recipe:
         vae=KLConfig.preset(_VAES[vae]),
         start=FromWeights(path=f"{_file(vae)}.pt"),
         backbone=SiTBackbone.preset(size),
+        # Averaged statistics trail the live ones, but the published figures were made with them.
         ema=EmaConfig(decay=0.9999, warmup=False, statistics="average"),
         bundle="reference",
         loop=LoopConfig(steps=EPOCHS_80, batch_size=256, log_every=100, checkpoint_every=50_000),
+        # bf16 where the reference has fp16: its range is float32's, so no loss scale is needed.
         runtime=RuntimeConfig(device="cuda", precision="bf16", compile=True, tf32=True, workers=4),
         preview=PreviewConfig(
             every=10_000,

@@ -50,6 +50,7 @@ def start(device: torch.device) -> World:
     global _world
     assert _world == _ALONE, "the processes have been joined already"
     if device.type == "cuda":
+        # Before the processes meet: NCCL takes the current device for this process's own.
         torch.cuda.set_device(device)
     launch = read_launch()
     if launch is None or launch.size == 1:

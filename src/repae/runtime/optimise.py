@@ -69,7 +69,7 @@ class Optimiser:
         self.parameters = [parameter for parameter in params if parameter.requires_grad]
         assert self.parameters, "an optimiser needs parameters that require gradients"
         device = self.parameters[0].device
-        # One of its own: a shared scaler unscales everybody's gradients whenever one of them steps.
+        # One of its own: a shared scale would change under gradients that the others have only begun to gather.
         self._scaler = precision.scaler()
         # The fused kernel takes the verdict on the gradients as a tensor; elsewhere the host has to ask for it.
         self._fused = device.type in ("cpu", "cuda")
@@ -156,6 +156,7 @@ class Optimiser:
         """Moments, loss scale and counters; only between updates. The settings stay with the config."""
         assert self._micro == 0, "a checkpoint in the middle of an accumulation would lose its micro-batches"
         return {
+            # Without the groups: rates and betas are for the recipe to say.
             "moments": self._adamw.state_dict()["state"],
             "scaler": None if self._scaler is None else self._scaler.state_dict(),
             "updates": self.updates,

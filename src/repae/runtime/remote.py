@@ -60,6 +60,7 @@ def ask(url: str, question: Callable[[Any, str], T]) -> T:
         except Exception as error:  # every storage raises its own kind
             if getattr(error, "errno", None) in NO_ROOM:
                 raise
+            # What is forbidden or misspelt stays so, however often it is asked for.
             wait = None if isinstance(error, (PermissionError, ValueError)) else next(waits, None)
             if wait is None:
                 raise UnreachableError(url, tries, error) from error

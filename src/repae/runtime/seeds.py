@@ -62,5 +62,6 @@ class Share:
                 f"use a multiple of {parts}"
             )
         length = total // parts
+        # Processes inside micro-batches: their number moves no sample to another micro-batch.
         first = (self.micro * self.size + self.rank) * length
         return slice(first, first + length)

@@ -36,6 +36,7 @@ def labels_like(labels: Int64[Tensor, " m"], count: int) -> Int64[Tensor, " n"]:
     exact = counts.double() * count / len(labels)
     shares = exact.floor().long()
     left = count - int(shares.sum())
+    # Stable, so that among equal remainders it is the same classes on every machine.
     shares[(exact - shares).sort(descending=True, stable=True).indices[:left]] += 1
     return torch.repeat_interleave(torch.arange(len(counts)), shares)
 

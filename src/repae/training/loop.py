@@ -142,6 +142,7 @@ class Loop:
         """One optimiser step, in ``accumulate`` micro-batches."""
         micros = self.config.accumulate
         for micro in range(micros):
+            # Gradients travel once a step: the last micro-batch exchanges what all of them have added up.
             synchronise(self.step.modules(), on=micro == micros - 1)
             share = Share(micro, micros, self.among.rank, self.among.size)
             batch = next(batches).to(self.device)

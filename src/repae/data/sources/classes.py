@@ -50,6 +50,7 @@ def classify(values: Iterable[Any], name: Callable[[int], str], where: str) -> C
     seen: dict[Hashable, int] = {}
     meant: list[int | float | str | None] = []
     for place, value in enumerate(values):
+        # With its class, since 1, 1.0 and True are one key of a dict.
         key = (value.__class__, value) if isinstance(value, Hashable) else None
         code = seen.get(key, -1)
         if code < 0:

@@ -164,6 +164,7 @@ class RAE(DiffusersAutoencoder, DeterministicAutoencoder):
                 f"this AutoencoderRAE was made for images of {side}x{side} pixels, not "
                 f"{images.shape[-2]}x{images.shape[-1]}; set data.resolution to {side}"
             )
+        # diffusers' RAE takes images in [0, 1], all others in [-1, 1].
         normalised = at_least_float32(self.model.encode((images + 1) / 2).latent)
         return self.model._denormalize_latents(normalised / self.model.config.scaling_factor)
 

@@ -81,6 +81,7 @@ class EmbeddedNetwork(nn.Module):
             ]
         )
         table = config.position_scale * position_table(config.dim, config.grid)
+        # A function of the sizes, hence in no file.
         self.register_buffer("positions", table, persistent=False)
         self.block = _Block(config.dim, config.heads)
         self.norm = nn.LayerNorm(config.dim)
@@ -151,6 +152,7 @@ class EmbeddedTeacher(Teacher):
     @torch.no_grad()
     def fit_centre(self, batches: Iterable[UInt8[Tensor, "_ c h w"]]) -> None:
         """Take the mean token of each place over all images of ``batches`` for what is subtracted from now on."""
+        # Float64, which not every device has: hence on the CPU.
         total = torch.zeros_like(self.centre, dtype=torch.float64, device="cpu")
         count = 0
         for images in batches:
