@@ -6,6 +6,7 @@ import torch
 
 from repae.data import Batch, Dataset
 from repae.evaluation import FeatureExtractor, Inception
+from repae.models.bundle import Bundle
 
 
 class Memory(Dataset):
@@ -25,7 +26,7 @@ class Memory(Dataset):
         return Batch(self.images[indices], self.labels[indices], indices)
 
 
-class FakeBundle:
+class FakeBundle(Bundle):
     """A bundle whose images are drawn by `draw(labels, numbers)`; reconstructions by `rebuild`."""
 
     name = "live"

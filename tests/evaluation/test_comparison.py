@@ -56,7 +56,7 @@ def test_a_reference_in_adms_layout_is_read_both_ways(tmp_path):
     assert set(from_images) >= {"fid", "sfid", "inception_score", "kid", "precision_inception", "recall_inception"}
     assert from_images["kid"] == found["both"].figures["kid"] and "sfid" not in found["no_spatial"].figures
     assert any("mu_s and sigma_s" in note for note in found["no_spatial"].notes)
-    with refused(UserError, "sfid", "no_spatial.npz", "mu_s and sigma_s", "arr_0", "leave it out of metrics"):
+    with refused(UserError, "sfid", "no_spatial.npz", "mu_s and sigma_s", "arr_0", "out of metrics"):
         named = SETTINGS.replace(metrics=("sfid",))
         compare_images(images, open_reference(tmp_path / "no_spatial.npz"), SmallInception(), named, cache)
 

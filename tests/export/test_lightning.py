@@ -114,7 +114,7 @@ def test_what_is_missing_is_named(bundle: Bundle, tmp_path: Path) -> None:
     statistics = tmp_path / "latents_stats.pt"
     torch.save({"mean": MEAN, "std": STD}, statistics)
     torch.save({"ema": {name: value for name, value in state.items() if "rope" not in name}}, file)
-    with refused(UserError, "no rotary embeddings", "freqs_cos", "give the weights of a LightningDiT"):
+    with refused(UserError, "no rotary embeddings", "freqs_cos", "of a LightningDiT"):
         read_reference(file)
     torch.save({"ema": {name: value for name, value in state.items() if "blocks.1.norm1" not in name}}, file)
     with refused(UserError, "missing blocks.1.norm1.weight"):

@@ -81,7 +81,7 @@ def test_half_precision_is_near(fused: bool) -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_blocks_compile_whole(training: bool) -> None:
+def test_blocks_compile_whole(training: bool, unchecked: None) -> None:
     """Each repeated part without a break, the same velocities and gradients."""
     torch.manual_seed(1)
     plain = Denoiser(awake(), [6], 2, 8)

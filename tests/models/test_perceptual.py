@@ -162,7 +162,7 @@ def test_precision(vgg_file: Path, distance: Any) -> None:
     assert ours.grad is not None and ours.grad.any()
 
 
-def test_it_compiles_whole(distance: Any) -> None:
+def test_it_compiles_whole(distance: Any, unchecked: None) -> None:
     """One graph without a break, with value and gradient of the same distance uncompiled."""
     torch.compiler.reset()
     compiled = torch.compile(distance, fullgraph=True, backend="eager")

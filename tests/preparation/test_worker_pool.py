@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from errors import refused
 
+from repae.preparation import worker_pool
 from repae.preparation.worker_pool import make_all
 
 
@@ -28,8 +29,11 @@ class Slow:
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_each_shard_is_made_once_and_progress_is_told(tmp_path: Path, workers: int) -> None:
+def test_each_shard_is_made_once_and_progress_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
     """Protects the bar, which stands still for no shard, and the shards, none of which is made twice."""
+    monkeypatch.setattr(worker_pool, "POLL_SECONDS", 0.025)  # within a shard, whatever the machine does beside it
     told: list[int] = []
     make_all(Slow(tmp_path), [7, 3, 5, 1, 0, 9], workers, told.append)
     made = [path.name.rpartition("-") for path in tmp_path.iterdir()]

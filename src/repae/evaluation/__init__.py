@@ -4,7 +4,7 @@ from repae.evaluation.cache import FeatureCache
 from repae.evaluation.classifier import Classifier, Predictions, TrainedClassifier, classifier_for
 from repae.evaluation.classifier_figures import unclassifiable
 from repae.evaluation.comparison import Comparison, compare_images
-from repae.evaluation.evaluator import Evaluable, Evaluator, Networks
+from repae.evaluation.evaluator import Evaluator, Networks
 from repae.evaluation.features import ClassifierFeatures, FeatureExtractor, TeacherFeatures
 from repae.evaluation.frechet import Gaussian, frechet_distance, frechet_floor
 from repae.evaluation.images import ImagesInFolder, ImagesInMemory, ImagesInNpz, ImagesOfDataset, open_images

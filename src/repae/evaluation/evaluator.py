@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import UInt8
@@ -28,32 +28,15 @@ from repae.evaluation.reference import Reference
 from repae.evaluation.settings import EvaluationConfig
 from repae.flow import UNGUIDED, Guidance, LinearPath
 from repae.flow import Path as FlowPath
+from repae.models.bundle import Bundle
 from repae.preparation.statistics import evenly_spaced
 from repae.runtime.precision import Precision
-from repae.sampling import VelocityModel, generate, labels_like
+from repae.sampling import generate, labels_like
 
 LABEL_RULE = "class shares of the data set, in ascending order"
 
 LATENT_IMAGES = 2_000
 """Images whose latents are looked at, at most: alignment is a table of all pairs."""
-
-
-@runtime_checkable
-class Evaluable(VelocityModel, Protocol):
-    """What is evaluated; `repae.models.bundle.Bundle` is one: a source of images that also gives images back.
-
-    Where it does not generate, it has nothing of a `VelocityModel`.
-    """
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def generates(self) -> bool: ...
-
-    def reconstruct(self, images: Tensor) -> Tensor: ...
-
-    def encode(self, images: Tensor) -> Tensor: ...
 
 
 class Networks(NamedTuple):
@@ -75,7 +58,7 @@ class Evaluator:
     that are `passing`, because the weights that made them will have changed before anyone looks again, are not kept.
     """
 
-    bundle: Evaluable
+    bundle: Bundle
     dataset: Dataset
     settings: EvaluationConfig
     precision: Precision

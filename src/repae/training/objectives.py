@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
@@ -18,7 +18,6 @@ from repae.losses.terms import Terms
 from repae.models.autoencoders import Autoencoder
 from repae.models.denoiser import Denoiser
 from repae.models.pixels import to_symmetric
-from repae.runtime.optimise import Optimiser
 from repae.runtime.parallel import unwrap
 from repae.training.draw import Draw
 from repae.training.state import Metrics
@@ -57,7 +56,7 @@ def denoiser_terms(
 
 def update_discriminator(
     discriminator: nn.Module | None,
-    optimise: Optimiser | None,
+    optimise: Callable[[Tensor], Tensor | None] | None,
     loss: AutoencoderLoss,
     images: Float[Tensor, "b c h w"],
     reconstruction: Float[Tensor, "b c h w"],

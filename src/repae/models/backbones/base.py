@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor
-from typing_extensions import Self
 
 from repae.config import Config, UserError, suggest
 from repae.config.registry import Registry
@@ -26,6 +25,10 @@ Labels = Int[Tensor, " b"]
 Dropped = Bool[Tensor, " b"]
 Tokens = Float[Tensor, "b n d"]
 Condition = Float[Tensor, "b d"]
+
+# Not typing.Self: the checker of shapes under test knows it inside classes of its own only.
+SizesT = TypeVar("SizesT", bound="BackboneConfig")
+SetupT = TypeVar("SetupT", bound="BackboneSetup")
 
 Presets = Mapping[str, tuple[int, int, int, int]]
 """Depth, width, heads and patch of published sizes, by name."""
@@ -62,7 +65,7 @@ class BackboneConfig(Config):
     fused_attn: bool = True
 
     @classmethod
-    def preset(cls, name: str, **changes: Any) -> Self:
+    def preset(cls: type[SizesT], name: str, **changes: Any) -> SizesT:
         """A published size by name, one of ``presets``, with fields changed by keyword.
 
         Raises:
@@ -130,7 +133,7 @@ class BackboneSetup(Config):
     fused_attn: bool = True
 
     @classmethod
-    def preset(cls, name: str, **changes: Any) -> Self:
+    def preset(cls: type[SetupT], name: str, **changes: Any) -> SetupT:
         """As `BackboneConfig.preset`."""
         return cls(**(_sizes(cls.sizes.presets, name) | changes))
 

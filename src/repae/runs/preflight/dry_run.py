@@ -108,7 +108,7 @@ class DryRun:
         local = self.recipe.loop.batch_size / self.recipe.loop.accumulate
         shared = f", or {_size(figures.activations * local / PROCESSES)} on each of {PROCESSES}"
         return [
-            ("memory", f"{_size(figures.state_bytes)} for weights, gradients, Adam's moments and averages"),
+            ("memory", f"{_size(float(figures.state_bytes))} for weights, gradients, Adam's moments and averages"),
             (
                 "memory",
                 f"an estimate for activations: {_size(figures.activations)} an image, hence "
