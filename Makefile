@@ -40,7 +40,7 @@ check: setup
 	$(PY) -m ruff format --check .
 	$(PY) -m basedpyright
 	$(PY) -c 'from importlinter.cli import lint_imports_command as run; run()'
-	$(PY) -m pytest -q tests/test_house.py tests/test_architecture.py
+	$(PY) -m pytest -q tests/test_house.py tests/test_architecture.py tests/test_prose.py
 
 # The second pass checks every shape annotation of the package while the quick tests run.
 test: check
